@@ -1,0 +1,1 @@
+//! The examples of rollback: see the `examples` folder.

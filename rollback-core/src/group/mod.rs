@@ -1,0 +1,1 @@
+//! Several rollbacks, in the order of what depends on what.

@@ -1,0 +1,140 @@
+//! Is it OK *now*? Three-valued: what could not be found out is neither healthy nor unhealthy.
+//!
+//! Not here: whether a rollback helped, which takes time and is a [`Verifier`](crate::Verifier)'s business.
+
+use crate::{Observation, PartId, ReleaseId, Result, TargetId};
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+/// Something that was seen, for the report. No secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// What was looked at: `GET http://127.0.0.1:8080/health`.
+    pub what: String,
+    /// What it said: `503 in 12 ms`.
+    pub seen: String,
+}
+
+impl Evidence {
+    /// Something that was seen.
+    pub fn new(what: impl Into<String>, seen: impl Into<String>) -> Self {
+        Self { what: what.into(), seen: seen.into() }
+    }
+}
+
+/// The answer of a health check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Health {
+    /// It is OK.
+    Healthy(Vec<Evidence>),
+    /// It is not.
+    Unhealthy(Vec<Evidence>),
+    /// Could not be found out. Never counts as unhealthy, nor as recovery.
+    Unknown(Vec<Evidence>),
+}
+
+impl Health {
+    /// It is OK.
+    pub fn is_healthy(&self) -> bool {
+        matches!(self, Health::Healthy(_))
+    }
+    /// What was seen.
+    pub fn evidence(&self) -> &[Evidence] {
+        match self {
+            Health::Healthy(e) | Health::Unhealthy(e) | Health::Unknown(e) => e,
+        }
+    }
+}
+
+/// What a check or a verifier is told. Owned, and growing.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Context {
+    /// Of what.
+    pub target: TargetId,
+    /// What is to be reached.
+    pub wanted: ReleaseId,
+    /// What is left.
+    pub suspect: ReleaseId,
+    /// The part that is asked about; `None`: all that serve.
+    pub part: Option<PartId>,
+    /// The latest read.
+    pub now: Observation,
+    /// How long ago the last write of the run was, or the window began.
+    pub since: Duration,
+    /// How long this call may take; then its future is dropped, and the answer counts as unknown.
+    pub within: Duration,
+    /// The run's health check, for verifiers that hold it for a while.
+    pub health: Option<Arc<dyn HealthCheck>>,
+}
+
+impl Context {
+    /// A context of the whole target.
+    pub fn new(
+        target: TargetId,
+        suspect: impl Into<ReleaseId>,
+        wanted: impl Into<ReleaseId>,
+        now: Observation,
+    ) -> Self {
+        Self {
+            target,
+            wanted: wanted.into(),
+            suspect: suspect.into(),
+            part: None,
+            now,
+            since: Duration::ZERO,
+            within: Duration::from_secs(10),
+            health: None,
+        }
+    }
+    /// Of one part.
+    pub fn with_part(mut self, part: Option<PartId>) -> Self {
+        self.part = part;
+        self
+    }
+    /// Since when.
+    pub fn with_since(mut self, since: Duration) -> Self {
+        self.since = since;
+        self
+    }
+    /// How long it may take.
+    pub fn with_within(mut self, within: Duration) -> Self {
+        self.within = within;
+        self
+    }
+    /// With the run's health check.
+    pub fn with_health(mut self, health: Option<Arc<dyn HealthCheck>>) -> Self {
+        self.health = health;
+        self
+    }
+}
+
+/// Is it OK now?
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait HealthCheck: Debug + Send + Sync + 'static {
+    /// Its name, journalled with the run and shown in reports. No secrets.
+    fn name(&self) -> String;
+    /// Looks, once.
+    ///
+    /// # Errors
+    /// Count as [`Health::Unknown`].
+    async fn check(&self, context: &Context) -> Result<Health>;
+}
+
+macro_rules! forward {
+    ($($pointer:ident),*) => { $(
+        #[deny(clippy::missing_trait_methods)]
+        #[async_trait]
+        impl<T: HealthCheck + ?Sized> HealthCheck for $pointer<T> {
+            fn name(&self) -> String {
+                (**self).name()
+            }
+            async fn check(&self, context: &Context) -> Result<Health> {
+                (**self).check(context).await
+            }
+        }
+    )* };
+}
+forward!(Arc, Box);

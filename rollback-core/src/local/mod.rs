@@ -1,0 +1,1 @@
+//! Targets on this host: a release directory, a directory tree, a feature flag, any command.

@@ -1,0 +1,1 @@
+//! Numbers over time, and where they come from.

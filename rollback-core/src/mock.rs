@@ -1,0 +1,1 @@
+//! The mockall types, gathered.

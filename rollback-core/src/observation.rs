@@ -1,0 +1,456 @@
+//! What is: one read of a target, and what can be told from it.
+
+use crate::{
+    Change, PartId, Payload, ReleaseId, RunId, Timestamp, Weight, change::Capacity, change::Shape, change::Wish,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
+
+/// How closely to look.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Look {
+    /// Enough for a poll: nobody lists a million keys every two seconds. A full look is asked for before a plan, before
+    /// each write, and at the end.
+    pub quick: bool,
+    /// Our last write, so that the answer can say how far it is, and whether it still stands.
+    pub mark: Option<Mark>,
+}
+
+impl Look {
+    /// Everything.
+    pub fn full() -> Self {
+        Self::default()
+    }
+    /// As much as a poll needs.
+    pub fn quick() -> Self {
+        Self { quick: true, mark: None }
+    }
+    /// With our last write.
+    pub fn with_mark(mut self, mark: Option<Mark>) -> Self {
+        self.mark = mark;
+        self
+    }
+}
+
+/// Our last write: the key is known before it, the handle only after it, and not if the answer was lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Mark {
+    /// [`Work::key`](crate::Work::key) of the write.
+    pub key: String,
+    /// What the write answered.
+    pub handle: Option<Handle>,
+    /// How long ago the intent was journalled, time the run was not driven left out.
+    pub age: Duration,
+}
+
+impl Mark {
+    /// A write whose answer has not come.
+    pub fn new(key: impl Into<String>) -> Self {
+        Self { key: key.into(), handle: None, age: Duration::ZERO }
+    }
+}
+
+/// What a platform calls a write that it accepted: a deployment id, a generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handle(pub Payload);
+
+/// What compare-and-set needs, of the very read that was judged. Never journalled: a resumed run reads again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token(pub Option<Payload>);
+
+impl Token {
+    /// There is nothing to compare with.
+    pub fn none() -> Self {
+        Self(None)
+    }
+    /// Reads what was stored.
+    ///
+    /// # Errors
+    /// As [`Payload::read`]; [`Kind::Invalid`](crate::Kind::Invalid) where there is none.
+    pub fn read<T: crate::Stored>(&self) -> crate::Result<T> {
+        let payload = self.0.as_ref().ok_or_else(|| {
+            crate::Error::new(crate::Kind::Invalid, "read the token").with_message("there is none").without_effect()
+        })?;
+        payload.read()
+    }
+}
+
+/// Which object this is. The scope (cluster, account, host) never changes; the object only through
+/// [`Applied::new_identity`](crate::Applied).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Cluster, account and region, daemon, host.
+    pub scope: String,
+    /// What tells the object from another one under the same name: a uid, an inode.
+    pub object: Option<String>,
+}
+
+impl Identity {
+    /// An object in a scope.
+    pub fn new(scope: impl Into<String>, object: impl Into<String>) -> Self {
+        Self { scope: scope.into(), object: Some(object.into()) }
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.object {
+            Some(object) => write!(f, "{} in {}", object, self.scope),
+            None => f.write_str(&self.scope),
+        }
+    }
+}
+
+/// Has the platform finished with the last thing it was told?
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Settled {
+    /// Yes.
+    Yes,
+    /// Wait.
+    NotYet {
+        /// What it is waiting for.
+        why: String,
+    },
+    /// Waiting will not help: the image is gone, the quota is used up, the process crashes at every start.
+    Never {
+        /// Why not.
+        why: String,
+    },
+}
+
+/// What really runs, as against what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Running {
+    /// This release and no other.
+    Release(ReleaseId),
+    /// Several at once, with how many instances of each.
+    Mixed(BTreeMap<ReleaseId, u32>),
+    /// Half applied, in a state with a name: a migration that stopped in the middle.
+    Between {
+        /// The release that is being left.
+        from: ReleaseId,
+        /// The release that is being reached.
+        to: ReleaseId,
+        /// What the platform calls this state.
+        state: String,
+    },
+    /// Something that history does not know: a hand edit, a drift.
+    Unknown {
+        /// Tells one unknown from another.
+        fingerprint: String,
+        /// In words, where it has any.
+        named: Option<String>,
+    },
+    /// Nothing runs.
+    Nothing,
+}
+
+impl Running {
+    /// Every release it speaks of.
+    pub fn mentions(&self) -> Vec<&ReleaseId> {
+        match self {
+            Running::Release(release) => vec![release],
+            Running::Mixed(all) => all.keys().collect(),
+            Running::Between { from, to, .. } => vec![from, to],
+            Running::Unknown { .. } | Running::Nothing => vec![],
+        }
+    }
+}
+
+impl fmt::Display for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Running::Release(release) => write!(f, "{release}"),
+            Running::Mixed(all) => {
+                for (i, (release, n)) in all.iter().enumerate() {
+                    write!(f, "{}{n} × {release}", if i == 0 { "" } else { ", " })?;
+                }
+                Ok(())
+            }
+            Running::Between { from, to, state } => write!(f, "between {from} and {to} ({state})"),
+            Running::Unknown { fingerprint, named } => {
+                write!(f, "unknown ({})", named.as_deref().unwrap_or(fingerprint))
+            }
+            Running::Nothing => f.write_str("nothing"),
+        }
+    }
+}
+
+/// One part of a target, as it was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PartState {
+    /// What it was *told* to run.
+    pub wanted: Option<ReleaseId>,
+    /// What really runs.
+    pub running: Running,
+    /// Its share of the traffic; `None` where the platform has no such thing.
+    pub weight: Option<Weight>,
+    /// Instances it is told to have.
+    pub capacity: Option<u32>,
+    /// Instances that can serve.
+    pub ready: Option<u32>,
+    /// Whether the platform has finished with it.
+    pub settled: Settled,
+    /// Where a health check reaches this very part: `127.0.0.1:8080`.
+    pub addresses: Vec<String>,
+}
+
+impl PartState {
+    /// A settled part without weights and counts.
+    pub fn new(wanted: Option<ReleaseId>, running: Running) -> Self {
+        Self { wanted, running, weight: None, capacity: None, ready: None, settled: Settled::Yes, addresses: vec![] }
+    }
+    /// A settled part that runs what it was told to.
+    pub fn of(release: impl Into<ReleaseId>) -> Self {
+        let release = release.into();
+        Self::new(Some(release.clone()), Running::Release(release))
+    }
+    /// Its share of the traffic.
+    pub fn with_weight(mut self, weight: Weight) -> Self {
+        self.weight = Some(weight);
+        self
+    }
+    /// Instances wanted and ready.
+    pub fn with_capacity(mut self, capacity: u32, ready: u32) -> Self {
+        self.capacity = Some(capacity);
+        self.ready = Some(ready);
+        self
+    }
+    /// Whether the platform has finished with it.
+    pub fn with_settled(mut self, settled: Settled) -> Self {
+        self.settled = settled;
+        self
+    }
+    /// Where a health check reaches it.
+    pub fn with_addresses(mut self, addresses: impl IntoIterator<Item = String>) -> Self {
+        self.addresses = addresses.into_iter().collect();
+        self
+    }
+    /// It runs just this release, and was told nothing else.
+    pub fn runs(&self, release: &ReleaseId) -> bool {
+        matches!(&self.running, Running::Release(r) if r == release)
+            && self.wanted.as_ref().is_none_or(|w| w == release)
+    }
+    /// It gets traffic, as far as can be told.
+    pub fn serves(&self) -> bool {
+        self.weight != Some(Weight::NONE) && self.running != Running::Nothing && self.capacity != Some(0)
+    }
+}
+
+/// A deployment that the platform is still carrying out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct InFlight {
+    /// The release it leaves.
+    pub from: Option<ReleaseId>,
+    /// The release it brings.
+    pub to: Option<ReleaseId>,
+    /// It can be aborted *now*, and would land there.
+    pub abort: Option<Landing>,
+    /// What the platform calls it.
+    pub handle: Payload,
+}
+
+impl InFlight {
+    /// A deployment that cannot be aborted.
+    pub fn new(handle: Payload) -> Self {
+        Self { from: None, to: None, abort: None, handle }
+    }
+    /// What it leaves and what it brings.
+    pub fn with_releases(mut self, from: Option<ReleaseId>, to: Option<ReleaseId>) -> Self {
+        self.from = from;
+        self.to = to;
+        self
+    }
+    /// It can be aborted.
+    pub fn with_abort(mut self, landing: Landing) -> Self {
+        self.abort = Some(landing);
+        self
+    }
+}
+
+/// Where the platform lands when it is told to abort.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Landing {
+    /// It says so.
+    On(ReleaseId),
+    /// It does not say.
+    Unsaid,
+}
+
+/// What became of the write that [`Look::mark`] names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ours {
+    /// No mark was given.
+    NotAsked,
+    /// It is young, and reads may not show it yet.
+    Pending,
+    /// It is being carried out.
+    Current,
+    /// It is done, and nobody came after.
+    Complete,
+    /// Somebody wrote after it.
+    Replaced {
+        /// Who or what, as far as the platform knows.
+        by: String,
+    },
+    /// The platform has no way to tell; the engine compares releases instead.
+    CannotTell,
+}
+
+/// What a rollback leaves on its target, so that the next one does not walk on: an annotation, a label, a tag, a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// The run that left it.
+    pub run: RunId,
+    /// The release that was left.
+    pub left: ReleaseId,
+    /// The release that was to be reached.
+    pub reached: ReleaseId,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// One read of a target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Observation {
+    /// Which object was read.
+    pub identity: Identity,
+    /// Its parts. Not empty.
+    pub parts: BTreeMap<PartId, PartState>,
+    /// A deployment under way, ours or not.
+    pub in_flight: Option<InFlight>,
+    /// What became of our last write.
+    pub ours: Ours,
+    /// How much of a long write is done.
+    pub progress: Option<Weight>,
+    /// For the write that this read is judged for.
+    pub token: Token,
+    /// Who else writes here: `argo-cd:checkout`, `hpa:checkout`.
+    pub owners: Vec<String>,
+    /// What the last rollback left here, where the platform can hold it.
+    pub trace: Option<Trace>,
+}
+
+impl Observation {
+    /// A read with these parts.
+    pub fn new(identity: Identity, parts: impl IntoIterator<Item = (PartId, PartState)>, token: Token) -> Self {
+        Self {
+            identity,
+            parts: parts.into_iter().collect(),
+            in_flight: None,
+            ours: Ours::CannotTell,
+            progress: None,
+            token,
+            owners: vec![],
+            trace: None,
+        }
+    }
+    /// A read of a target with one part, which is called `all`.
+    pub fn of_one(identity: Identity, part: PartState, token: Token) -> Self {
+        Self::new(identity, [(PartId::from("all"), part)], token)
+    }
+    /// A deployment under way.
+    pub fn with_in_flight(mut self, in_flight: InFlight) -> Self {
+        self.in_flight = Some(in_flight);
+        self
+    }
+    /// What became of our last write.
+    pub fn with_ours(mut self, ours: Ours) -> Self {
+        self.ours = ours;
+        self
+    }
+    /// How much of a long write is done.
+    pub fn with_progress(mut self, done: u64, of: u64) -> Self {
+        self.progress = Some(Weight::ratio(done, of));
+        self
+    }
+    /// Who else writes here.
+    pub fn with_owners(mut self, owners: impl IntoIterator<Item = String>) -> Self {
+        self.owners = owners.into_iter().collect();
+        self
+    }
+    /// What the last rollback left here.
+    pub fn with_trace(mut self, trace: Option<Trace>) -> Self {
+        self.trace = trace;
+        self
+    }
+    /// The parts that get traffic.
+    pub fn serving(&self) -> impl Iterator<Item = (&PartId, &PartState)> {
+        self.parts.iter().filter(|(_, part)| part.serves())
+    }
+    /// Releases, weights and capacities, as they are.
+    pub fn shape(&self) -> Shape {
+        let wish = |part: &PartState| Wish {
+            release: match &part.running {
+                Running::Release(release) => Some(release.clone()),
+                _ => None,
+            },
+            weight: part.weight,
+            capacity: part.capacity.map(Capacity::Exactly),
+        };
+        Shape(self.parts.iter().map(|(id, part)| (id.clone(), wish(part))).collect())
+    }
+    /// Everything that was there, so that later it can be told what is neither that nor ours.
+    pub fn found(&self) -> Found {
+        let coming = || self.in_flight.iter().flat_map(|f| [&f.from, &f.to]).flatten();
+        Found(
+            self.parts
+                .iter()
+                .map(|(id, part)| {
+                    let told = part.wanted.iter().chain(coming()).cloned().map(Running::Release);
+                    (id.clone(), [part.running.clone()].into_iter().chain(told).collect())
+                })
+                .collect(),
+        )
+    }
+    /// Someone else's hand: a part that shows what neither was found at the start nor a change of this run (begun, done
+    /// or not) gave it. A half-done change of ours is never foreign; a hand edit always is.
+    pub fn foreign(&self, found: &Found, begun: &[Change]) -> Option<(PartId, Running)> {
+        let stranger = |(id, part): &(&PartId, &PartState)| {
+            let here = found.0.get(*id).map_or(&[][..], |all| all);
+            let mut allowed: BTreeSet<&ReleaseId> = here.iter().flat_map(Running::mentions).collect();
+            let mut never = None;
+            for change in begun {
+                match change {
+                    Change::Reach(shape) => allowed.extend(shape.0.get(*id).and_then(|wish| wish.release.as_ref())),
+                    Change::Abort { expect: Landing::On(release), .. } => {
+                        allowed.insert(release);
+                    }
+                    // It did not say where it would land: anything but the suspect may be its doing.
+                    Change::Abort { expect: Landing::Unsaid, never: suspect } => never = Some(suspect),
+                    Change::Halt | Change::Verb { .. } => {}
+                }
+            }
+            // A part that a change of ours made (a candidate, a release that is a part) brings its own release along.
+            let made = |change: &Change| matches!(change, Change::Reach(shape) if shape.0.contains_key(*id));
+            if here.is_empty() && begun.iter().any(made) {
+                allowed.extend(part.wanted.as_ref());
+            }
+            let ours = |release: &ReleaseId| allowed.contains(release) || never.is_some_and(|n| n != release);
+            let told = part.wanted.as_ref().is_none_or(ours);
+            let runs = match &part.running {
+                unknown @ Running::Unknown { .. } => here.contains(unknown),
+                other => other.mentions().into_iter().all(ours),
+            };
+            !(told && runs)
+        };
+        self.parts.iter().find(stranger).map(|(id, part)| {
+            let told = part.wanted.clone().filter(|w| !part.running.mentions().contains(&w));
+            (id.clone(), told.map_or_else(|| part.running.clone(), Running::Release))
+        })
+    }
+}
+
+/// What each part was running, was told to run, or was about to, when the run began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Found(pub BTreeMap<PartId, Vec<Running>>);

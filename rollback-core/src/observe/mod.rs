@@ -1,0 +1,23 @@
+//! Who hears what happens: progress bars, notifications, metrics. An observer cannot fail a rollback.
+
+use crate::Event;
+use std::{fmt::Debug, sync::Arc};
+
+/// Hears every event, in order, on the task that drives the run: return quickly.
+#[cfg_attr(feature = "mock", mockall::automock)]
+pub trait Observer: Debug + Send + Sync + 'static {
+    /// Something happened.
+    fn on_event(&self, event: &Event);
+}
+
+macro_rules! forward {
+    ($($pointer:ident),*) => { $(
+        #[deny(clippy::missing_trait_methods)]
+        impl<T: Observer + ?Sized> Observer for $pointer<T> {
+            fn on_event(&self, event: &Event) {
+                (**self).on_event(event);
+            }
+        }
+    )* };
+}
+forward!(Arc, Box);

@@ -1,0 +1,1 @@
+//! For tests: an in-memory platform, the conformance laws, the simulator.

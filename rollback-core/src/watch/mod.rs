@@ -1,0 +1,1 @@
+//! Is a new release bad? Rules, evaluated through a soak time.

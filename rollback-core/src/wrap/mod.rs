@@ -1,0 +1,1 @@
+//! Wrappers around a target, named by what they do.

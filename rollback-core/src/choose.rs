@@ -101,6 +101,17 @@ impl Past {
         self.ledger.iter().find(|e| e.release.id == *release).map(|e| e.standing)
     }
 
+    /// With the releases that only the ledger knows, behind those of the platform's history: an import, or a history that
+    /// the platform has pruned.
+    pub fn with_ledger_releases(mut self) -> Self {
+        let mut missing: Vec<&LedgerEntry> =
+            self.ledger.iter().filter(|e| !self.history.iter().any(|r| r.id == e.release.id)).collect();
+        missing.sort_by_key(|e| std::cmp::Reverse(e.release.made_at.unwrap_or(e.at)));
+        let missing: Vec<Release> = missing.into_iter().map(|e| e.release.clone()).collect();
+        self.history.extend(missing);
+        self
+    }
+
     /// Which release is to blame: the named one; else the one in flight; else the newest that serves. Where a rollback has
     /// already brought the target to what serves now, only a named one will do, so that pressing twice does not walk on.
     ///

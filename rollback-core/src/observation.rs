@@ -443,10 +443,25 @@ impl Observation {
             };
             !(told && runs)
         };
-        self.parts.iter().find(stranger).map(|(id, part)| {
+        let hand = self.parts.iter().find(stranger).map(|(id, part)| {
             let told = part.wanted.clone().filter(|w| !part.running.mentions().contains(&w));
             (id.clone(), told.map_or_else(|| part.running.clone(), Running::Release))
-        })
+        });
+        hand.or_else(|| self.foreign_flight(found, begun))
+    }
+
+    /// A deployment under way that brings a release which nobody had before, and which is not ours.
+    fn foreign_flight(&self, found: &Found, begun: &[Change]) -> Option<(PartId, Running)> {
+        let to = self.in_flight.as_ref()?.to.as_ref()?;
+        let there = found.0.values().flatten().any(|running| running.mentions().contains(&to));
+        let ours = begun.iter().any(|change| match change {
+            Change::Reach(shape) => shape.0.values().any(|wish| wish.release.as_ref() == Some(to)),
+            Change::Abort { expect: Landing::On(release), .. } => release == to,
+            Change::Abort { expect: Landing::Unsaid, never } => never != to,
+            Change::Halt | Change::Verb { .. } => false,
+        });
+        let part = self.parts.keys().next()?.clone();
+        (!there && !ours).then(|| (part, Running::Release(to.clone())))
     }
 }
 

@@ -1,1 +1,203 @@
-//! What happened in a run, for machines and for people.
+//! What happened in a run: JSON for machines, text for people. A pure reading of the run's lines, so that the report of a
+//! run that ended long ago, in another process, is the same.
+//!
+//! Not here: what happens *while* it runs, which [`Observer`](crate::Observer)s hear.
+
+mod text;
+
+use crate::{
+    Artifact, DiffLine, Entry, Error, Extent, Intent, Journal, Kind, Line, Outcome, Plan, Release, ReleaseId, Result, RunId,
+    TargetId, Timestamp, engine::driver::Driven,
+};
+use serde::{Deserialize, Serialize};
+use std::{path::PathBuf, time::Duration};
+
+/// The report of a run.
+///
+/// `Display` writes it for terminals; [`to_json`](Report::to_json) for machines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// What it was asked to do. Of an adopted run: what *that* was asked to do.
+    intent: Intent,
+    /// It was begun by another process, or another call.
+    adopted: bool,
+    /// How it ended.
+    outcome: Outcome,
+    /// Everything that was journalled, or would have been.
+    lines: Vec<Line>,
+    /// Where the record lies, if the journal was lost.
+    spooled: Option<PathBuf>,
+}
+
+/// Which release was left, which was reached, and why that one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice<'a> {
+    /// Left.
+    pub suspect: &'a ReleaseId,
+    /// Reached.
+    pub wanted: &'a Release,
+    /// Why this one.
+    pub why: &'a str,
+    /// It was not verified healthy before.
+    pub unverified: bool,
+}
+
+impl Report {
+    pub(crate) fn new(driven: Driven) -> Self {
+        let Driven { intent, adopted, lines, outcome, spooled } = driven;
+        Self { intent, adopted, outcome, lines, spooled }
+    }
+    pub(crate) fn refused(intent: Intent, error: &Error) -> Self {
+        let outcome = Outcome::Refused { why: error.to_string(), lift: "what the message says".into() };
+        Self { intent, adopted: false, outcome, lines: vec![], spooled: None }
+    }
+    /// The report of a run that has ended, from its journal.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] for an unknown run, [`Kind::Conflict`] for one that has not ended; otherwise as the journal.
+    pub async fn of(journal: &dyn Journal, run: &RunId) -> Result<Self> {
+        let (intent, lines) = journal.read(run).await?;
+        let ended = lines.iter().rev().find_map(|line| match &line.entry {
+            Entry::Ended(outcome) => Some(outcome.clone()),
+            _ => None,
+        });
+        let Some(outcome) = ended else {
+            let error = Error::new(Kind::Conflict, "report on the run").with_target(&intent.target);
+            return Err(error.with_message(format!("{run} has not ended: resume it, or give it up")));
+        };
+        Ok(Self { intent, adopted: false, outcome, lines, spooled: None })
+    }
+    /// How it ended.
+    pub fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+    /// Which run.
+    pub fn run(&self) -> &RunId {
+        &self.intent.run
+    }
+    /// Of what.
+    pub fn target(&self) -> &TargetId {
+        &self.intent.target
+    }
+    /// What it was asked to do.
+    pub fn intent(&self) -> &Intent {
+        &self.intent
+    }
+    /// It was left unfinished by an earlier process or call, and this one went on with it.
+    pub fn was_adopted(&self) -> bool {
+        self.adopted
+    }
+    /// Everything that was journalled, or, without a journal, would have been.
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+    /// Where the record lies, if the journal was lost.
+    pub fn spooled(&self) -> Option<&std::path::Path> {
+        self.spooled.as_deref()
+    }
+    fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.lines.iter().map(|line| &line.entry)
+    }
+    /// The release left and the release reached, if it came that far.
+    pub fn chosen(&self) -> Option<Choice<'_>> {
+        self.entries().find_map(|entry| match entry {
+            Entry::Chose { suspect, wanted, why, unverified } => {
+                Some(Choice { suspect, wanted, why, unverified: *unverified })
+            }
+            _ => None,
+        })
+    }
+    /// What was planned, if it came that far.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.entries().find_map(|entry| match entry {
+            Entry::Planned(plan) => Some(&**plan),
+            _ => None,
+        })
+    }
+    /// What would change, or has changed, as it was prepared.
+    pub fn diff(&self) -> Vec<&DiffLine> {
+        let prepared = self.entries().filter_map(|entry| match entry {
+            Entry::Prepared { approved, .. } => Some(approved),
+            _ => None,
+        });
+        prepared.flatten().flat_map(|approved| &approved.diff).collect()
+    }
+    /// Every support that was lost, with why.
+    pub fn losses(&self) -> Vec<(&str, &str)> {
+        let lost = |entry| match entry {
+            &Entry::Lost { ref what, ref why } => Some((what.as_str(), why.as_str())),
+            _ => None,
+        };
+        self.entries().filter_map(lost).collect()
+    }
+    /// What was saved before the first change.
+    pub fn evidence(&self) -> &[Artifact] {
+        let kept = |entry| match entry {
+            &Entry::EvidenceKept(ref kept) => Some(kept.as_slice()),
+            _ => None,
+        };
+        self.entries().find_map(kept).unwrap_or_default()
+    }
+    /// What was not as planned at the end.
+    pub fn residue(&self) -> &[DiffLine] {
+        let left = |entry| match entry {
+            &Entry::Residue(ref lines) => Some(lines.as_slice()),
+            _ => None,
+        };
+        self.entries().rev().find_map(left).unwrap_or_default()
+    }
+    /// How many writes were answered as done, as far as this run knows.
+    pub fn writes(&self) -> usize {
+        self.entries()
+            .filter(|e| matches!(e, Entry::Did { applied, .. } if !matches!(applied.extent, Extent::NotStarted { .. })))
+            .count()
+    }
+    /// The freezes that still hold, with when they lapse: somebody must lift them.
+    pub fn frozen(&self) -> Vec<(&str, Option<Timestamp>)> {
+        let held = |entry| match entry {
+            &Entry::Froze { ref name, was: Some(_), until } => Some((name.as_str(), until)),
+            _ => None,
+        };
+        self.entries().filter_map(held).collect()
+    }
+    /// How long the run was driven, over all processes.
+    pub fn took(&self) -> Duration {
+        self.lines.last().map_or(Duration::ZERO, |line| line.elapsed)
+    }
+    /// When it began.
+    pub fn began(&self) -> Timestamp {
+        self.lines.first().map_or(self.intent.at, |line| line.at)
+    }
+    /// What a person must still do. Empty if nothing.
+    pub fn to_do(&self) -> Vec<String> {
+        let mut todo = vec![];
+        match &self.outcome {
+            Outcome::Recovered | Outcome::NothingToDo | Outcome::Rehearsed => {}
+            Outcome::NotRecovered { why } => {
+                todo.push(format!("the release was rolled back and still fails ({why}): page whoever owns the service"));
+            }
+            Outcome::Superseded { by } => todo.push(format!("{by} came in between: check whether what runs now is wanted")),
+            Outcome::Refused { lift, .. } => todo.push(lift.clone()),
+            Outcome::Stuck { human, .. } => todo.push(human.clone()),
+        }
+        for (name, until) in self.frozen() {
+            let until = until.map(|at| format!(", which lapses at {at}")).unwrap_or_default();
+            todo.push(format!("lift the freeze {name}{until}, once the suspect cannot come back"));
+        }
+        if let Some(path) = self.spooled() {
+            todo.push(format!("keep the record: the journal was lost, and it lies in {}", path.display()));
+        }
+        if self.chosen().is_some_and(|c| c.unverified) && matches!(self.outcome, Outcome::Recovered) {
+            todo.push("the release reached was not verified before: watch it".into());
+        }
+        todo
+    }
+    /// As JSON.
+    pub fn to_json(&self) -> String {
+        let mut value = serde_json::to_value(self).unwrap_or_default();
+        value["to_do"] = self.to_do().into();
+        value["writes"] = self.writes().into();
+        format!("{value:#}")
+    }
+}

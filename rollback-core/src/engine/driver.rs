@@ -1,0 +1,438 @@
+//! The driver: carries out what the machine asks for. It borrows everything and spawns nothing, so dropping its future at
+//! any await leaves a run that can be resumed.
+
+use super::{
+    Spool,
+    ask::{Answer, Ask},
+    bug::Bug,
+    machine::{State, step},
+};
+use crate::{
+    ApprovalRequest, Approver, Begun, Bounds, Clock, Context, Error, Event, EventKind, Fault, Freeze, Health, HealthCheck,
+    Intent, Journal, Kind, Lease, Line, Observation, Observer, Outcome, Past, Result, RunQuery, Strategy, Target, Verifier,
+    Verifiers, Work,
+};
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+/// What a run is driven with.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) strategy: Arc<dyn Strategy>,
+    pub(crate) health: Option<Arc<dyn HealthCheck>>,
+    pub(crate) verifiers: Verifiers,
+    pub(crate) trial: Option<Arc<dyn Verifier>>,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) approver: Option<Arc<dyn Approver>>,
+    pub(crate) freezes: Vec<Arc<dyn Freeze>>,
+    pub(crate) observers: Vec<Arc<dyn Observer>>,
+    pub(crate) clock: Option<Arc<dyn Clock>>,
+    pub(crate) spool: Option<Spool>,
+    pub(crate) bug: Option<Bug>,
+}
+
+impl Setup {
+    /// What holds if nothing is said.
+    pub(crate) fn new() -> Self {
+        Self {
+            strategy: Arc::new(crate::strategy::Direct::default()),
+            health: None,
+            verifiers: Verifiers::default(),
+            trial: None,
+            journal: Arc::new(crate::journal::MemoryJournal::new()),
+            approver: None,
+            freezes: vec![],
+            observers: vec![],
+            clock: None,
+            spool: None,
+            bug: None,
+        }
+    }
+}
+
+/// What is left of a run.
+#[derive(Debug)]
+pub(crate) struct Driven {
+    pub(crate) intent: Intent,
+    pub(crate) adopted: bool,
+    pub(crate) lines: Vec<Line>,
+    pub(crate) outcome: Outcome,
+    pub(crate) spooled: Option<std::path::PathBuf>,
+}
+
+/// Lets go of the lease when the driver's future is dropped.
+struct Holding {
+    journal: Arc<dyn Journal>,
+    lease: Option<Lease>,
+}
+impl Drop for Holding {
+    fn drop(&mut self) {
+        if let Some(lease) = &self.lease {
+            self.journal.let_go(lease);
+        }
+    }
+}
+
+struct Driver<'a> {
+    target: &'a dyn Target,
+    setup: &'a Setup,
+    clock: Arc<dyn Clock>,
+    intent: Intent,
+    /// Set when a renewal found that the lease is lost.
+    fenced: Option<Fault>,
+    holding: Holding,
+    seen: Option<Observation>,
+    lines: Vec<Line>,
+    adopted: bool,
+    spooled: Option<std::path::PathBuf>,
+    spool_lost: bool,
+}
+
+pub(crate) async fn drive(target: &dyn Target, setup: &Setup, intent: Intent) -> Driven {
+    let clock = setup.clock.clone().unwrap_or_else(|| Arc::new(crate::SystemClock::new()));
+    let mut state = State::new(target.capabilities());
+    #[cfg(feature = "planted-bugs")]
+    state.plant(setup.bug);
+    let _ = setup.bug;
+    let mut driver = Driver {
+        target,
+        setup,
+        clock,
+        intent: intent.clone(),
+        fenced: None,
+        holding: Holding { journal: setup.journal.clone(), lease: None },
+        seen: None,
+        lines: vec![],
+        adopted: false,
+        spooled: None,
+        spool_lost: false,
+    };
+    let mut answer = Answer::Start(Box::new(intent));
+    loop {
+        let (next, effects) = step(state, answer, driver.clock.now());
+        state = next;
+        driver.hear(effects.events, &state);
+        if let Ask::Finish(outcome) = effects.ask {
+            // The end freed the lock; where it could not be written, whoever comes next may adopt the run at once.
+            if !state.is_unjournalled() {
+                driver.holding.lease = None;
+            }
+            driver.tell(EventKind::Ended(outcome.clone()));
+            let Driver { intent, adopted, spooled, .. } = &mut driver;
+            let (intent, adopted, spooled) = (intent.clone(), *adopted, spooled.take());
+            let lines = std::mem::take(&mut driver.lines);
+            return Driven { intent, adopted, lines, outcome, spooled };
+        }
+        answer = Box::pin(driver.answer(effects.ask, &state)).await;
+        if let Some(fault) = driver.fenced.take() {
+            answer = Answer::Fenced(fault);
+        }
+    }
+}
+
+fn fault<T>(result: Result<T>) -> Result<T, Fault> {
+    result.map_err(Error::into_fault)
+}
+
+/// Bounded in time. What it was doing may have had its effect.
+async fn within<T>(time: Duration, doing: &str, call: impl Future<Output = Result<T>>) -> Result<T, Fault> {
+    match tokio::time::timeout(time, call).await {
+        Ok(result) => fault(result),
+        Err(_) => Err(Error::new(Kind::Unavailable, doing).with_message(format!("no answer within {time:?}")).into_fault()),
+    }
+}
+
+impl Driver<'_> {
+    fn tell(&self, kind: EventKind) {
+        if self.setup.observers.is_empty() {
+            return;
+        }
+        let event = Event::new(self.intent.run.clone(), self.intent.target.clone(), self.clock.now().wall, kind);
+        for observer in &self.setup.observers {
+            observer.on_event(&event);
+        }
+    }
+
+    fn hear(&mut self, events: Vec<EventKind>, state: &State) {
+        let mut unjournalled = vec![];
+        for kind in events {
+            match &kind {
+                EventKind::Began { intent, adopted } => {
+                    self.intent = (**intent).clone();
+                    self.adopted = adopted.is_some();
+                }
+                EventKind::Journalled(line) => {
+                    if state.is_unjournalled() {
+                        unjournalled.push((**line).clone());
+                    }
+                    self.lines.push((**line).clone());
+                }
+                _ => {}
+            }
+            self.tell(kind);
+        }
+        // A dry run has nothing to keep.
+        if !unjournalled.is_empty() && !self.intent.policy.dry_run {
+            self.spool(|spool, run| spool.append(run, &unjournalled.iter().collect::<Vec<_>>()));
+        }
+    }
+
+    fn spool(&mut self, write: impl FnOnce(&Spool, &crate::RunId) -> Result<()>) {
+        let Some(spool) = &self.setup.spool else { return };
+        match write(spool, &self.intent.run) {
+            Ok(()) => self.spooled = Some(spool.file_of(&self.intent.run)),
+            Err(e) if !self.spool_lost => {
+                self.spool_lost = true;
+                let why = e.to_string();
+                self.tell(EventKind::Lost { what: "spool".into(), why: why.clone() });
+                // In memory only; the machine need not know, because it decides nothing by it.
+                let seq = self.lines.last().map_or(0, |l| l.seq + 1);
+                let now = self.clock.now();
+                let entry = crate::Entry::Lost { what: "spool".into(), why };
+                self.lines.push(Line::new(seq, 0, now.wall, Duration::ZERO, Duration::ZERO, entry));
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn work(&self, at: Option<crate::At>, time: Duration, state: &State) -> Work {
+        let epoch = state.lease().map_or(0, |l| l.epoch);
+        let step = at.map_or_else(|| "run".to_owned(), |at| at.to_string());
+        let work = Work::new(self.intent.run.clone(), epoch, step, time, self.setup.journal.shelf());
+        work.with_why(self.intent.why.clone())
+    }
+
+    fn context(&self, state: &State, since: Duration, time: Duration) -> Option<Context> {
+        let (chosen, seen) = (state.chosen()?, self.seen.clone()?);
+        let context = Context::new(self.intent.target.clone(), chosen.suspect.clone(), chosen.wanted.id.clone(), seen);
+        Some(context.with_since(since).with_within(time).with_health(self.setup.health.clone()))
+    }
+
+    /// Keeps the lease alive while something else is waited for. When it is lost, a write is told to stop where it can go on
+    /// later; the machine hears of it instead of the answer.
+    async fn keeping<T>(&mut self, work: Option<&Work>, call: impl Future<Output = T>) -> Option<T> {
+        let mut call = pin!(call);
+        let Some(lease) = self.holding.lease.clone() else { return Some(call.await) };
+        let third = self.intent.policy.lease / 3;
+        let journal = self.setup.journal.clone();
+        loop {
+            tokio::select! {
+                biased;
+                out = &mut call => return Some(out),
+                () = tokio::time::sleep(third) => {}
+            }
+            let mut renew = pin!(within(third, "renew the lease", journal.renew(&lease)));
+            let renewed = tokio::select! {
+                biased;
+                out = &mut call => return Some(out),
+                renewed = &mut renew => renewed,
+            };
+            if let Err(fault) = renewed
+                && fault.kind == Kind::Conflict
+            {
+                self.fenced = Some(fault);
+                let work = work?;
+                work.cancel();
+                return Some(call.await);
+            }
+        }
+    }
+
+    async fn answer(&mut self, ask: Ask, state: &State) -> Answer {
+        let target = self.target;
+        let setup = self.setup;
+        match ask {
+            Ask::Identify { within: time } => {
+                let look = within(time, "identify the target", target.observe(crate::Look::quick())).await;
+                Answer::Identified(look.map(|seen| seen.identity))
+            }
+            Ask::Begin { intent, within: time } => {
+                let begun = within(time, "begin a run in the journal", setup.journal.begin(&intent)).await;
+                match &begun {
+                    Ok(Begun::Fresh { lease, .. }) => self.holding.lease = Some(lease.clone()),
+                    Ok(Begun::Adopted { lease, lines, .. }) => {
+                        self.holding.lease = Some(lease.clone());
+                        self.lines = lines.clone();
+                    }
+                    Ok(Begun::Over { lines, .. }) => self.lines = lines.clone(),
+                    _ => {}
+                }
+                Answer::Begun(begun)
+            }
+            Ask::Append { lease, lines, within: time } => {
+                Answer::Appended(within(time, "append to the journal", setup.journal.append(&lease, &lines)).await)
+            }
+            Ask::Observe { look, within: time } => {
+                let call = within(time, "observe the target", target.observe(look));
+                let Some(seen) = self.keeping(None, call).await else { return Answer::Woke };
+                if let Ok(seen) = &seen {
+                    self.seen = Some(seen.clone());
+                }
+                Answer::Observed(seen)
+            }
+            Ask::Past { within: time } => self.past(time).await,
+            Ask::Plan(situation) => Answer::Planned(setup.strategy.plan(&situation)),
+            Ask::Prepare { at, change, within: time } => {
+                let work = self.work(Some(at), time, state);
+                let call = within(time, "prepare the change", target.prepare(&change, &work));
+                self.keeping(Some(&work), call).await.map_or(Answer::Woke, Answer::Prepared)
+            }
+            Ask::Approve { digest, of, within: time } => {
+                let Some(approver) = &setup.approver else { return Answer::Approval(Ok(None)) };
+                let request = ApprovalRequest::new(self.intent.run.clone(), self.intent.target.clone(), digest, of);
+                let call = within(time, "ask for approval", approver.ask(&request));
+                let Some(asked) = self.keeping(None, call).await else { return Answer::Woke };
+                // Nobody said yes in all that time: asking once more would wait as long again.
+                Answer::Approval(asked.map_err(|mut f| {
+                    f.transient = false;
+                    f
+                }))
+            }
+            Ask::Freeze { name, hold, within: time } => {
+                let Some(freeze) = setup.freezes.iter().find(|f| f.name() == name) else {
+                    let missing = Error::new(Kind::NotFound, "freeze").with_message("this program knows no such freeze");
+                    return Answer::Froze(Err(missing.into_fault()));
+                };
+                self.keeping(None, within(time, "freeze", freeze.freeze(&hold))).await.map_or(Answer::Woke, Answer::Froze)
+            }
+            Ask::Try { since, within: time } => {
+                let context = self.context(state, since, time);
+                let (Some(trial), Some(context)) = (&setup.trial, context) else {
+                    let missing = Error::new(Kind::NotFound, "try the release elsewhere");
+                    return Answer::Tried(Err(missing.with_message("this program has no such trial").into_fault()));
+                };
+                let call = within(time, "try the release elsewhere", trial.verify(&context));
+                self.keeping(None, call).await.map_or(Answer::Woke, Answer::Tried)
+            }
+            Ask::Evidence { within: time, bytes } => {
+                let Some(source) = target.evidence() else { return Answer::Evidence(Ok(vec![])) };
+                let work = self.work(None, time, state);
+                let call = source.collect(Bounds { time, bytes }, &work);
+                let call = within(time, "collect evidence", call);
+                self.keeping(Some(&work), call).await.map_or(Answer::Woke, Answer::Evidence)
+            }
+            Ask::Apply { at, approved, token, trace, within: time } => {
+                if state.is_unjournalled() || self.intent.policy.take_over {
+                    self.spool(|spool, _| spool.leave(&approved_target(state), &trace));
+                }
+                let told = Arc::new(Mutex::new(None));
+                let hear = told.clone();
+                let work = self.work(Some(at), time, state).with_trace(Some(*trace)).with_progress(move |done, of| {
+                    if let Ok(mut progress) = hear.lock() {
+                        *progress = Some((done, of));
+                    }
+                });
+                let call = within(time, "make the change", target.apply(&approved, token, &work));
+                let observers = self.telling(told);
+                self.keeping(Some(&work), observers.beside(call)).await.map_or(Answer::Woke, Answer::Applied)
+            }
+            Ask::Check { part, since, within: time } => {
+                let context = self.context(state, since, time);
+                let (Some(health), Some(context)) = (&setup.health, context) else {
+                    return Answer::Checked(Ok(Health::Unknown(vec![])));
+                };
+                let context = context.with_part(Some(part));
+                self.keeping(None, within(time, "check the health", health.check(&context))).await.map_or(Answer::Woke, Answer::Checked)
+            }
+            Ask::Verify { nth, since, within: time } => {
+                let context = self.context(state, since, time);
+                let (Some(verifier), Some(context)) = (setup.verifiers.0.get(nth), context) else {
+                    let missing = Error::new(Kind::NotFound, "verify").with_message("this program has no such verifier");
+                    return Answer::Verified(Err(missing.into_fault()));
+                };
+                self.keeping(None, within(time, "verify", verifier.verify(&context))).await.map_or(Answer::Woke, Answer::Verified)
+            }
+            Ask::Sleep(time) => {
+                self.keeping(None, tokio::time::sleep(time)).await;
+                Answer::Woke
+            }
+            Ask::Finish(_) => Answer::Woke,
+        }
+    }
+
+    async fn past(&mut self, time: Duration) -> Answer {
+        const HISTORY: usize = 200;
+        let target = self.target;
+        let call = within(time, "read the history", target.history(HISTORY));
+        let Some(history) = self.keeping(None, call).await else { return Answer::Woke };
+        let history = match history {
+            Ok(history) => history,
+            Err(fault) => return Answer::Past(Err(fault), vec![]),
+        };
+        let mut past = Past { history, ..Past::default() };
+        let mut lost = vec![];
+        // Where the journal is known to be lost, asking it again would only cost time.
+        if self.holding.lease.is_some() || self.intent.policy.dry_run {
+            match within(time, "read the ledger", self.setup.journal.ledger(&self.intent.target)).await {
+                Ok(ledger) => past.ledger = ledger,
+                Err(fault) => lost.push(("ledger".to_owned(), fault)),
+            }
+            let query = RunQuery::of_target(&self.intent.target).with_limit(100);
+            match within(time, "read the recent runs", self.setup.journal.runs(&query)).await {
+                Ok(runs) => past.recent = runs.iter().filter(|r| r.run != self.intent.run).filter_map(|r| r.wrote).collect(),
+                Err(fault) => lost.push(("recent runs".to_owned(), fault)),
+            }
+        }
+        if let Some(spool) = &self.setup.spool {
+            match spool.trace(&self.intent.target) {
+                Ok(trace) => past.trace = trace,
+                Err(e) => lost.push(("trace in the spool".to_owned(), e.into_fault())),
+            }
+        }
+        Answer::Past(Ok(past), lost)
+    }
+
+    fn telling(&self, progress: Arc<Mutex<Option<(u64, u64)>>>) -> Telling {
+        Telling {
+            progress,
+            observers: self.setup.observers.clone(),
+            event: Event::new(
+                self.intent.run.clone(),
+                self.intent.target.clone(),
+                self.clock.now().wall,
+                EventKind::Progress { done: 0, of: 0 },
+            ),
+            clock: self.clock.clone(),
+        }
+    }
+}
+
+fn approved_target(state: &State) -> crate::TargetId {
+    state.intent().map_or_else(|| crate::TargetId::new(""), |i| i.target.clone())
+}
+
+/// Passes the progress of a long write on to the observers, four times a second at the most.
+struct Telling {
+    progress: Arc<Mutex<Option<(u64, u64)>>>,
+    observers: Vec<Arc<dyn Observer>>,
+    event: Event,
+    clock: Arc<dyn Clock>,
+}
+impl Telling {
+    async fn beside<T>(mut self, call: impl Future<Output = T>) -> T {
+        let mut call = pin!(call);
+        loop {
+            tokio::select! {
+                biased;
+                out = &mut call => {
+                    self.pass_on();
+                    return out;
+                }
+                () = tokio::time::sleep(Duration::from_millis(250)) => self.pass_on(),
+            }
+        }
+    }
+    fn pass_on(&mut self) {
+        let news = self.progress.lock().ok().and_then(|mut p| p.take());
+        let Some((done, of)) = news else { return };
+        self.event.at = self.clock.now().wall;
+        self.event.kind = EventKind::Progress { done, of };
+        for observer in &self.observers {
+            observer.on_event(&self.event);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What an observation says of a change: pure judgements, which the machine's decisions rest on.
+
+use crate::{
+    Capacity, Change, DiffLine, Landing, Observation, PartState, Plan, ReleaseId, Running, Settled, Weight, change::Shape,
+};
+
+/// The change has happened, and what runs is what was wished. Never true of a verb: only its own answer tells.
+pub(super) fn satisfied(change: &Change, seen: &Observation) -> bool {
+    match change {
+        Change::Reach(shape) => shape.0.iter().all(|(id, wish)| match seen.parts.get(id) {
+            // A part that is gone serves nothing and has nothing.
+            None => {
+                wish.release.is_none()
+                    && wish.weight.is_none_or(|w| w == Weight::NONE)
+                    && wish.capacity.is_none_or(|c| c.count() == 0)
+            }
+            Some(part) => {
+                let gone = wish.capacity == Some(Capacity::Exactly(0)) && wish.release.is_none();
+                part.settled == Settled::Yes
+                    && wish.release.as_ref().is_none_or(|release| runs(part, release))
+                    && wish.weight.is_none_or(|w| part.weight == Some(w))
+                    && wish.capacity.is_none_or(|c| match c {
+                        Capacity::Exactly(0) if gone => part.capacity == Some(0) && part.ready.is_none_or(|n| n == 0),
+                        Capacity::Exactly(n) => part.capacity == Some(n) && part.ready.is_none_or(|ready| ready >= n),
+                        Capacity::AtLeast(n) => part.ready.or(part.capacity).is_some_and(|ready| ready >= n),
+                    })
+            }
+        }),
+        Change::Halt => seen.in_flight.is_none(),
+        Change::Abort { expect, never } => {
+            seen.in_flight.is_none()
+                && seen.serving().all(|(_, part)| {
+                    part.settled == Settled::Yes
+                        && match (&part.running, expect) {
+                            (Running::Release(release), Landing::On(expected)) => release == expected,
+                            (Running::Release(release), Landing::Unsaid) => release != never,
+                            _ => false,
+                        }
+                })
+        }
+        Change::Verb { .. } => false,
+    }
+}
+
+/// It runs the release; or, told to have no instance, would.
+fn runs(part: &PartState, release: &ReleaseId) -> bool {
+    part.runs(release)
+        || (part.capacity == Some(0) && part.running == Running::Nothing && part.wanted.as_ref() == Some(release))
+}
+
+/// The target was told to, whether or not it is there yet.
+pub(super) fn told(change: &Change, seen: &Observation) -> bool {
+    match change {
+        Change::Reach(shape) => shape.0.iter().all(|(id, wish)| {
+            seen.parts.get(id).is_some_and(|part| {
+                wish.release.as_ref().is_none_or(|release| part.wanted.as_ref() == Some(release))
+                    && wish.weight.is_none_or(|w| part.weight == Some(w))
+                    && wish.capacity.is_none_or(|c| match c {
+                        Capacity::Exactly(n) => part.capacity == Some(n),
+                        Capacity::AtLeast(n) => part.capacity.is_some_and(|has| has >= n),
+                    })
+            })
+        }),
+        Change::Halt | Change::Abort { .. } | Change::Verb { .. } => satisfied(change, seen),
+    }
+}
+
+/// A part of the change that was told to, and will not get there by waiting. What is not told yet may still be the state
+/// from before.
+pub(super) fn hopeless(change: &Change, seen: &Observation) -> Option<String> {
+    let never = |id: &crate::PartId, part: &crate::PartState| match &part.settled {
+        Settled::Never { why } => Some(format!("{id}: {why}")),
+        _ => None,
+    };
+    match change {
+        Change::Reach(shape) if told(change, seen) => {
+            shape.0.keys().find_map(|id| seen.parts.get(id).and_then(|part| never(id, part)))
+        }
+        Change::Abort { .. } if seen.in_flight.is_none() => seen.serving().find_map(|(id, part)| never(id, part)),
+        _ => None,
+    }
+}
+
+/// How many ready instances would serve after the change; `None` where it cannot be told, or the change takes nothing away.
+pub(super) fn left_serving(change: &Change, seen: &Observation) -> Option<u32> {
+    let Change::Reach(shape) = change else { return None };
+    let takes = shape.0.iter().any(|(id, wish)| {
+        seen.parts.get(id).is_some_and(|part| {
+            wish.weight.is_some_and(|w| part.weight.is_none_or(|has| w < has))
+                || matches!(wish.capacity, Some(Capacity::Exactly(n)) if part.capacity.is_none_or(|has| n < has))
+        })
+    });
+    if !takes {
+        return None;
+    }
+    let mut left = 0;
+    for (id, part) in &seen.parts {
+        let wish = shape.0.get(id);
+        let weight = wish.and_then(|w| w.weight).or(part.weight);
+        if weight == Some(Weight::NONE) {
+            continue;
+        }
+        let ready = part.ready.or(part.capacity)?;
+        left += match wish.and_then(|w| w.capacity) {
+            Some(Capacity::Exactly(n)) => ready.min(n),
+            _ => ready,
+        };
+    }
+    Some(left)
+}
+
+/// The suspect, where it still gets traffic.
+pub(super) fn still_serves(suspect: &ReleaseId, seen: &Observation) -> Option<String> {
+    seen.serving().find_map(|(id, part)| {
+        part.running.mentions().contains(&suspect).then(|| format!("{id} still runs {}", part.running))
+    })
+}
+
+/// What is not as the plan said it would be after its rung.
+pub(super) fn residue(plan: &Plan, rung: usize, seen: &Observation) -> Vec<DiffLine> {
+    let Some(rung) = plan.rungs.get(rung) else { return vec![] };
+    let expected = rung.steps.iter().fold(plan.begins_at.clone(), |shape, step| shape.after(&step.change));
+    // Where the platform decides, or nothing is said, there is nothing to compare.
+    let decided = rung.steps.iter().any(|step| matches!(step.change, Change::Abort { .. } | Change::Halt));
+    let is: Shape = seen.shape();
+    let mut lines = vec![];
+    for (id, wish) in &expected.0 {
+        let now = is.0.get(id).cloned().unwrap_or_default();
+        let mut differs = |what: &str, from: Option<String>, to: Option<String>| {
+            if from.is_some() && from != to {
+                lines.push(DiffLine { what: format!("{id} {what}"), from, to });
+            }
+        };
+        if !decided {
+            differs("release", wish.release.as_ref().map(ToString::to_string), now.release.map(|r| r.to_string()));
+        }
+        differs("weight", wish.weight.map(|w| w.to_string()), now.weight.map(|w| w.to_string()));
+        differs("capacity", wish.capacity.map(|c| c.count().to_string()), now.capacity.map(|c| c.count().to_string()));
+    }
+    for id in is.0.keys().filter(|id| !expected.0.contains_key(*id)) {
+        lines.push(DiffLine { what: format!("{id}"), from: None, to: Some("was not there, and was not planned".into()) });
+    }
+    lines
+}

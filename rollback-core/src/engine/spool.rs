@@ -1,0 +1,111 @@
+//! Where the record goes when there is no journal: a folder of plain files. Best effort, and said so.
+
+use crate::{Error, Line, Result, RunId, TargetId, Trace};
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+/// A folder that takes the record of a run that has no journal, and the trace that keeps break-glass from walking on.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// let spool = rollback_core::engine::Spool::new(dir.path());
+/// assert!(spool.trace(&"dir:/srv/checkout".into())?.is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Spool {
+    dir: PathBuf,
+}
+
+impl Spool {
+    /// In this folder, which is made when it is first needed, readable by its owner alone.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+    /// In the user's state folder: `$XDG_STATE_HOME/rollback`, `~/.local/state/rollback`, or the system's temporary folder.
+    pub fn default_dir() -> PathBuf {
+        let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        set("XDG_STATE_HOME")
+            .or_else(|| set("HOME").map(|home| home.join(".local/state")))
+            .unwrap_or_else(std::env::temp_dir)
+            .join("rollback")
+    }
+    /// Which folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+    /// Where the lines of a run go.
+    pub fn file_of(&self, run: &RunId) -> PathBuf {
+        self.dir.join(format!("{}.jsonl", plain(run.as_str())))
+    }
+    fn trace_of(&self, target: &TargetId) -> PathBuf {
+        // The digest tells apart what looks the same once it is a plain file name.
+        let digest = crate::Digest::of(target.as_str().as_bytes());
+        let short = digest.as_str().get(7..23).unwrap_or_default();
+        let name: String = plain(target.as_str()).chars().take(64).collect();
+        self.dir.join(format!("{name}-{short}.trace.json"))
+    }
+    fn ready(&self) -> Result<()> {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(&self.dir).map_err(|e| Error::from_io(format!("make the spool {}", self.dir.display()), e))
+    }
+    /// Adds lines to the record of a run.
+    ///
+    /// # Errors
+    /// As the file system. The run goes on, and says that this, too, is lost.
+    pub fn append(&self, run: &RunId, lines: &[&Line]) -> Result<()> {
+        self.ready()?;
+        let path = self.file_of(run);
+        let failed = |e| Error::from_io(format!("write {}", path.display()), e);
+        let mut text = vec![];
+        for line in lines {
+            serde_json::to_writer(&mut text, line).map_err(|e| failed(e.into()))?;
+            text.push(b'\n');
+        }
+        let mut options = fs::OpenOptions::new();
+        options.create(true).append(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&path).map_err(failed)?;
+        file.write_all(&text).map_err(failed)?;
+        file.sync_data().map_err(failed)
+    }
+    /// Leaves a trace, in place of the one before.
+    ///
+    /// # Errors
+    /// As the file system.
+    pub fn leave(&self, target: &TargetId, trace: &Trace) -> Result<()> {
+        self.ready()?;
+        let path = self.trace_of(target);
+        let failed = |e| Error::from_io(format!("write {}", path.display()), e);
+        let next = path.with_extension(format!("{}.tmp", std::process::id()));
+        let text = serde_json::to_vec(trace).map_err(|e| failed(e.into()))?;
+        let mut file = fs::File::create(&next).map_err(failed)?;
+        file.write_all(&text).and_then(|()| file.sync_data()).map_err(failed)?;
+        fs::rename(&next, &path).map_err(failed)
+    }
+    /// The trace that the last rollback of a target left here.
+    ///
+    /// # Errors
+    /// As the file system, and for a file that cannot be read.
+    pub fn trace(&self, target: &TargetId) -> Result<Option<Trace>> {
+        let path = self.trace_of(target);
+        match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| {
+                Error::from_io(format!("read {}", path.display()), e.into())
+            }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::from_io(format!("read {}", path.display()), e)),
+        }
+    }
+}
+
+fn plain(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' }).collect()
+}

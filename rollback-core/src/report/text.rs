@@ -1,0 +1,93 @@
+//! The report for terminals.
+
+use super::Report;
+use crate::{Entry, Extent};
+use std::fmt;
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}: {}", self.target(), self.outcome())?;
+        writeln!(f, "  run        {}{}", self.run(), if self.was_adopted() { ", gone on with" } else { "" })?;
+        writeln!(f, "  ordered by {} at {}", self.intent().who, self.intent().at)?;
+        if !self.intent().why.is_empty() {
+            writeln!(f, "  because    {}", self.intent().why)?;
+        }
+        if let Some(choice) = self.chosen() {
+            writeln!(f, "  left       {}", choice.suspect)?;
+            writeln!(f, "  reached    {} ({})", choice.wanted.id, choice.why)?;
+        }
+        if !self.lines().is_empty() {
+            writeln!(f, "  timeline")?;
+            for line in self.lines() {
+                if let Some(text) = said(&line.entry) {
+                    writeln!(f, "    {:>8.3} s  {text}", line.elapsed.as_secs_f64())?;
+                }
+            }
+        }
+        section(f, "changes", self.diff().iter().map(|d| diff(d)))?;
+        section(f, "evidence", self.evidence().iter().map(|a| format!("{} {} ({} bytes)", a.kind, a.digest, a.bytes)))?;
+        section(f, "not as planned", self.residue().iter().map(diff))?;
+        section(f, "LOST", self.losses().iter().map(|(what, why)| format!("{what}: {why}")))?;
+        if let crate::Outcome::Stuck { parts, .. } = self.outcome() {
+            section(f, "parts", parts.iter().map(|(part, state)| format!("{part}: {state}")))?;
+        }
+        section(f, "still to do", self.to_do().into_iter())
+    }
+}
+
+fn section(f: &mut fmt::Formatter<'_>, title: &str, lines: impl Iterator<Item = String>) -> fmt::Result {
+    for (i, line) in lines.enumerate() {
+        if i == 0 {
+            writeln!(f, "  {title}")?;
+        }
+        writeln!(f, "    {line}")?;
+    }
+    Ok(())
+}
+
+fn diff(line: &crate::DiffLine) -> String {
+    let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "nothing".into());
+    format!("{}: {} → {}", line.what, side(&line.from), side(&line.to))
+}
+
+/// What a line of the journal says to a person; `None` for what goes without saying.
+pub(crate) fn said(entry: &Entry) -> Option<String> {
+    let text = match entry {
+        Entry::Identified(identity) => format!("it is {identity}"),
+        Entry::Chose { suspect, wanted, why, .. } => format!("leaves {suspect} for {} ({why})", wanted.id),
+        Entry::Overridden { release, why } => format!("goes to {release} although it is known bad: {why}"),
+        Entry::Planned(plan) => {
+            let steps: usize = plan.rungs.iter().map(|r| r.steps.len()).sum();
+            let rungs = plan.rungs.iter().map(|r| r.name.as_str()).collect::<Vec<_>>().join(", then ");
+            format!("planned: {rungs} ({steps} steps)")
+        }
+        Entry::Prepared { approved, findings, .. } => {
+            let found: Vec<_> = findings.iter().map(|f| format!("; {:?}: {}", f.severity, f.text)).collect();
+            format!("{} steps made ready{}", approved.len(), found.concat())
+        }
+        Entry::Approved { by, .. } => format!("approved by {by}"),
+        Entry::Freezing { .. } | Entry::Marked(_) | Entry::Residue(_) => return None,
+        Entry::Froze { name, was: Some(_), .. } => format!("{name} is frozen"),
+        Entry::Froze { name, was: None, .. } => format!("{name} is NOT frozen"),
+        Entry::Tried { by, .. } => format!("tried elsewhere first by {by}: it works there"),
+        Entry::EvidenceKept(kept) if kept.is_empty() => return None,
+        Entry::EvidenceKept(kept) => format!("{} pieces of evidence kept", kept.len()),
+        Entry::Doing { at, .. } => format!("step {at} begins"),
+        Entry::Did { at, applied } => match &applied.extent {
+            Extent::Done => format!("step {at} is written"),
+            Extent::Submitted => format!("step {at} is under way"),
+            Extent::Partial { done, of, .. } => format!("step {at}: {done} of {of} done"),
+            Extent::NotStarted { why } => format!("step {at} was not done: {why}"),
+        },
+        Entry::Unclear { at, fault } => format!("step {at}: the answer was lost ({fault}): looking"),
+        Entry::NotDone { at, fault } => format!("step {at} was not done: {fault}"),
+        Entry::AlreadySo { at } => format!("step {at} needs no write"),
+        Entry::StepDone { at } => format!("step {at} stands"),
+        Entry::Reached { rung } => format!("rung {} is through: verifying", rung + 1),
+        Entry::Held { nth, .. } => format!("verifier {} held", nth + 1),
+        Entry::RungFailed { rung, why } => format!("rung {} failed: {why}", rung + 1),
+        Entry::Lost { what, why } => format!("LOST {what}: {why}"),
+        Entry::Ended(outcome) => format!("{outcome}"),
+    };
+    Some(text)
+}

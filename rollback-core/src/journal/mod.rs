@@ -3,12 +3,20 @@
 //!
 //! Not here: what a run decides. A journal stores lines and keeps others out.
 
+mod effect_of;
+mod memory;
+
+pub use memory::{MemoryJournal, MemoryShelf};
+
 use crate::{
     Artifact, Hold, Intent, LedgerEntry, Line, Outcome, Payload, Result, RunId, TargetId, Timestamp, engine::OrderedBy,
 };
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::{fmt::Debug, sync::Arc};
+
+/// How much of an artifact is read at once.
+const CHUNK: usize = 64 << 10;
 
 /// The right to write lines of a run, and to act on its target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

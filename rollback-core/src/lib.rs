@@ -19,6 +19,8 @@
 #[cfg(feature = "mock")]
 mod mock;
 
+#[allow(dead_code, reason = "shared by modules that are being written")]
+mod atomic_file;
 mod capabilities;
 mod change;
 mod choose;
@@ -28,6 +30,8 @@ mod observation;
 mod payload;
 mod plan;
 mod prepared;
+#[allow(dead_code, reason = "shared by modules that are being written")]
+mod process;
 mod release;
 mod target;
 mod time;

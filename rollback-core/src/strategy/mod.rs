@@ -3,6 +3,11 @@
 //! Not here: anything that does I/O, and anything that knows a platform. What a planner needs to know of one stands in
 //! [`Capabilities`](crate::Capabilities).
 
+mod direct;
+mod view;
+
+pub use direct::Direct;
+
 use crate::{Plan, Situation};
 use serde::{Deserialize, Serialize};
 use std::{fmt::Debug, sync::Arc};

@@ -5,7 +5,7 @@
 use super::Unplannable;
 use crate::{
     Capacity, Change, ChangeKind, Gate, Landing, PartId, PartState, Parts, Plan, ReleaseId, Rung, Running, Situation,
-    Step, Weight, Weights, When,
+    Step, Weight, Weights, When, Wish,
 };
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub(super) struct Candidate {
     pub(super) part: PartId,
     /// It runs the good release already.
     pub(super) runs: bool,
+    /// How many instances an earlier step of the plan gave it.
+    pub(super) grown: u32,
 }
 
 /// What is in flight, where it brings the suspect.
@@ -173,6 +175,14 @@ impl<'a> View<'a> {
         Step::new(name, change, self.settle_within).with_gates(gates, self.settle_within + waits)
     }
 
+    /// A pause after the last step.
+    pub(super) fn pause_after(&self, steps: &mut [Step], time: Duration) {
+        if let Some(last) = steps.last_mut().filter(|_| !time.is_zero()) {
+            last.gates.push(Gate::Pause(time));
+            last.gates_within += time;
+        }
+    }
+
     /// A part back onto the good release, where it is.
     pub(super) fn in_place(&self, id: &PartId) -> Step {
         self.step(format!("{id} back to {}", self.good()), Change::release(id, self.good()), self.serving_gates(id))
@@ -193,7 +203,7 @@ impl<'a> View<'a> {
     /// The part that is to carry the good release.
     pub(super) fn candidate(&self) -> Result<Candidate, Unplannable> {
         if let Some(id) = self.good_part() {
-            return Ok(Candidate { part: id.clone(), runs: true });
+            return Ok(Candidate { part: id.clone(), runs: true, grown: 0 });
         }
         match self.situation.capabilities.parts {
             Parts::One => self.refuse("there is only one part"),
@@ -203,12 +213,12 @@ impl<'a> View<'a> {
                     Some(state) if state.running != Running::Nothing => {
                         self.refuse(format!("{part} runs {}, not what it is called", state.running))
                     }
-                    _ => Ok(Candidate { part, runs: true }),
+                    _ => Ok(Candidate { part, runs: true, grown: 0 }),
                 }
             }
-            Parts::Made => Ok(Candidate { part: PartId::new(format!("with-{}", self.good())), runs: false }),
+            Parts::Made => Ok(Candidate { part: PartId::new(format!("with-{}", self.good())), runs: false, grown: 0 }),
             Parts::Places => match self.situation.now.parts.iter().find(|(_, part)| !meant_to_serve(part)) {
-                Some((id, _)) => Ok(Candidate { part: id.clone(), runs: false }),
+                Some((id, _)) => Ok(Candidate { part: id.clone(), runs: false, grown: 0 }),
                 None => self.refuse("no part is idle: all are meant to serve, and none runs the wanted release"),
             },
         }
@@ -238,6 +248,43 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The good release on its part, with instances enough for this share, ready and healthy; nothing of the traffic yet,
+    /// where traffic is not shared by instances.
+    ///
+    /// # Errors
+    /// Where there is no room for it.
+    pub(super) fn made_ready(&self, good: &mut Candidate, share: Weight) -> Result<Option<Step>, Unplannable> {
+        if good.runs {
+            return Ok(None);
+        }
+        let needed = match self.weights() {
+            Weights::ByCapacity => Some(share.of(self.instances(&good.part)?.1)),
+            _ => self.total().map(|total| share.of(total)),
+        };
+        let grows = needed.filter(|_| self.can(ChangeKind::Capacity));
+        if grows.is_none() {
+            self.room(&good.part, share)?;
+        }
+        let moves = !matches!(self.weights(), Weights::None | Weights::ByCapacity) && self.can(ChangeKind::Traffic);
+        let made = self.situation.capabilities.parts == Parts::Made;
+        // One write: without instances, a release that was set can be neither seen running nor healthy.
+        let wish = Wish {
+            release: Some(self.good().clone()),
+            weight: (moves && made).then_some(Weight::NONE),
+            capacity: grows.map(Capacity::AtLeast),
+        };
+        let part = &good.part;
+        let mut name = format!("{} onto {part}", self.good());
+        let mut gates = vec![];
+        if let Some(n) = grows {
+            name = format!("{name}, up to {n}");
+            gates.push(Gate::Ready { part: part.clone(), at_least: n });
+            good.grown = n;
+        }
+        gates.push(Gate::Healthy { part: part.clone(), hold: Duration::ZERO });
+        Ok(Some(self.step(name, Change::reach([(part.clone(), wish)]), gates)))
+    }
+
     /// At least so many instances, ready and healthy. Also where they are there: it pins an autoscaler's minimum.
     pub(super) fn grow(&self, part: &PartId, n: u32) -> Step {
         let gates = vec![
@@ -249,16 +296,16 @@ impl<'a> View<'a> {
 
     /// Brings this share of the traffic to the good part, from the bad ones; however this target makes shares. A third,
     /// innocent release keeps what it has.
-    pub(super) fn shift(&self, good: &PartId, share: Weight) -> Result<Vec<Step>, Unplannable> {
+    pub(super) fn shift(&self, good: &Candidate, share: Weight) -> Result<Vec<Step>, Unplannable> {
         match self.weights() {
             Weights::None => self.refuse("this target cannot share traffic among parts"),
             Weights::ByCapacity => self.shift_instances(good, share),
             Weights::Switch if share != Weight::ALL => self.refuse("traffic can only be switched whole"),
-            Weights::Switch => match self.innocent(good)[..] {
-                [] => Ok(vec![self.traffic(good, Weight::ALL, self.bad.iter().map(|id| (*id, Weight::NONE)))]),
+            Weights::Switch => match self.innocent(&good.part)[..] {
+                [] => Ok(vec![self.traffic(&good.part, Weight::ALL, self.bad.iter().map(|id| (*id, Weight::NONE)))]),
                 [other, ..] => self.refuse(format!("{other} serves too, and is not to be touched")),
             },
-            Weights::Exact { grain, at_once } => self.shift_weights(good, share, grain, at_once),
+            Weights::Exact { grain, at_once } => self.shift_weights(&good.part, share, grain, at_once),
         }
     }
 
@@ -339,14 +386,18 @@ impl<'a> View<'a> {
         Ok((own, own.saturating_add(bad)))
     }
 
-    fn shift_instances(&self, good: &PartId, share: Weight) -> Result<Vec<Step>, Unplannable> {
+    fn shift_instances(&self, good: &Candidate, share: Weight) -> Result<Vec<Step>, Unplannable> {
+        let (grown, good) = (good.grown, &good.part);
         let (own, all) = self.instances(good)?;
         let wanted = share.of(all);
+        if wanted <= own && share != Weight::ALL {
+            return Ok(vec![]);
+        }
         let mut steps = vec![];
-        if wanted > own || share == Weight::ALL {
+        if wanted > grown {
             steps.push(self.grow(good, wanted));
         }
-        let mut rest = all - wanted.max(own).min(all);
+        let mut rest = all - wanted;
         for id in &self.bad {
             let keeps = self.part(id).and_then(|part| part.capacity).unwrap_or(0).min(rest);
             rest -= keeps;
@@ -367,21 +418,43 @@ impl<'a> View<'a> {
     /// The good release is there already, serving or kept warm: room on it, then all of the traffic. `None` where it is
     /// not, or where traffic cannot be moved.
     pub(super) fn cut_off(&self) -> Option<Result<Vec<Step>, Unplannable>> {
-        let moves = self.weights() != Weights::None;
-        let part = match self.situation.capabilities.parts {
-            Parts::PerRelease => match self.candidate() {
-                Ok(candidate) => candidate.part,
-                Err(none) => return Some(Err(none)),
-            },
-            _ => self.good_part().filter(|_| moves)?.clone(),
+        let there = match self.situation.capabilities.parts {
+            Parts::PerRelease => true,
+            _ => self.weights() != Weights::None && self.good_part().is_some(),
         };
-        Some(self.all_to(&part))
+        there.then(|| self.all_to(&self.candidate()?))
     }
 
     /// Room, then all of the traffic.
-    pub(super) fn all_to(&self, good: &PartId) -> Result<Vec<Step>, Unplannable> {
-        let room = if self.weights() == Weights::ByCapacity { None } else { self.room(good, Weight::ALL)? };
+    pub(super) fn all_to(&self, good: &Candidate) -> Result<Vec<Step>, Unplannable> {
+        let has_room = self.shares_by_instances() || good.grown > 0;
+        let room = if has_room { None } else { self.room(&good.part, Weight::ALL)? };
         Ok(room.into_iter().chain(self.shift(good, Weight::ALL)?).collect())
+    }
+
+    /// As [`View::room`], only where the part has fewer instances ready, and none are being made.
+    pub(super) fn missing_room(&self, good: &Candidate, share: Weight) -> Result<Option<Step>, Unplannable> {
+        let ready = self.part(&good.part).filter(|_| good.runs).and_then(|part| part.ready);
+        let has = ready.into_iter().chain([good.grown]).max();
+        let enough = self.total().is_some_and(|total| has >= Some(share.of(total)));
+        if enough || self.shares_by_instances() { Ok(None) } else { self.room(&good.part, share) }
+    }
+
+    pub(super) fn shares_by_instances(&self) -> bool {
+        self.weights() == Weights::ByCapacity
+    }
+
+    /// For strategies that move traffic: the platform must not be moving it at the same time. The abort, where that is all
+    /// there is to do.
+    ///
+    /// # Errors
+    /// Where a deployment would go on under the plan.
+    pub(super) fn nothing_in_flight(&self) -> Result<Option<Step>, Unplannable> {
+        match self.flight() {
+            Flight::Abort { step, enough: true } => Ok(Some(step)),
+            Flight::None if self.situation.now.in_flight.is_none() => Ok(None),
+            _ => self.refuse("a deployment is in flight, and would move traffic under this plan"),
+        }
     }
 
     /// The rung, with the target's verbs around what changes, if the target can do all of it and keeps its floor.

@@ -3,6 +3,17 @@
 //! Not here: anything that does I/O, and anything that knows a platform. What a planner needs to know of one stands in
 //! [`Capabilities`](crate::Capabilities).
 
+mod blue_green;
+mod canary;
+mod direct;
+mod rolling;
+mod view;
+
+pub use blue_green::BlueGreen;
+pub use canary::Canary;
+pub use direct::Direct;
+pub use rolling::{Batch, Rolling};
+
 use crate::{Plan, Situation};
 use serde::{Deserialize, Serialize};
 use std::{fmt::Debug, sync::Arc};

@@ -3,6 +3,8 @@
 //! Not here: chance. What goes wrong is said beforehand; faults by chance are the simulator's.
 
 mod health;
+#[cfg(test)]
+mod tests;
 mod world;
 
 pub use health::FakeHealth;
@@ -12,7 +14,7 @@ pub use world::{
 };
 
 use crate::{
-    Applied, Approved, Capabilities, Change, ChangeKind, DiffLine, Error, Extent, Fencing, InFlight, Kind, Landing,
+    Applied, Approved, Capabilities, Change, ChangeKind, DiffLine, Error, Extent, Fencing, Kind, Landing,
     Look, Observation, OnUnknown, Ours, Pacing, PartId, Parts, Payload, Prepared, Release, ReleaseId, Result, Running,
     Target, TargetId, Token, Weight, Weights, Work,
 };
@@ -22,7 +24,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-use world::{Action, Called, Landed, Pieces, Place, Settles, Version, World, Write};
+use world::{Action, Called, Landed, Pieces, Place, Version, World, Write};
 
 /// An in-memory platform with scripted faults. A clone shares its world, so that a test can look at what its subject did.
 ///

@@ -1,1 +1,11 @@
-//! For tests: an in-memory platform, the conformance laws, the simulator.
+//! For tests: an in-memory platform with scripted faults, the conformance laws, the simulator.
+//!
+//! Not here: mocks of single traits; those are the feature `mock`.
+
+mod fake;
+
+pub use fake::{
+    Bad, Effects, FakeEffect, FakeHealth, FakeParts, FakePlatform, Good, Moment,
+    Moment::{After, AfterStep, BeforeRead, BeforeStep},
+    Quality,
+};

@@ -33,6 +33,7 @@ mod prepared;
 #[allow(dead_code, reason = "shared by modules that are being written")]
 mod process;
 mod release;
+mod rollback;
 mod target;
 mod time;
 mod weight;
@@ -73,6 +74,8 @@ pub use observe::Observer;
 pub use payload::{Payload, Stored};
 pub use plan::{Gate, Plan, Rung, Situation, Step};
 pub use prepared::{Applied, Approved, Artifact, DiffLine, Expected, Extent, Finding, Prepared, Severity};
+pub use report::Report;
+pub use rollback::{IntoJournal, Rollback};
 pub use release::{LedgerEntry, Release, Standing};
 pub use strategy::{Strategy, Unplannable};
 pub use target::{Bounds, EvidenceSource, Record, Target, Targets};
@@ -85,7 +88,7 @@ pub use work::Work;
 pub mod prelude {
     pub use crate::{
         Choose, Context, Error, Evidence, Health, HealthCheck, Journal, Kind, Observer, OrderedBy, Outcome, Policy,
-        Release, ReleaseId, Result, Strategy, Target, TargetId, Timestamp, Verdict, Verifier, Weight, approve::*,
+        Release, ReleaseId, Result, Rollback, Strategy, Target, TargetId, Timestamp, Verdict, Verifier, Weight, approve::*,
         freeze::*, group::*, health::*, hours, journal::*, local::*, metric::*, minutes, observe::*, report::*,
         seconds, strategy::*, verify::*, watch::*, wrap::*,
     };

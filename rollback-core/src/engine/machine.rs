@@ -754,7 +754,7 @@ impl State {
 
     fn advance(&mut self) -> Flow {
         let Some(intent) = &self.intent else { return Flow::Ask(Ask::Sleep(Duration::ZERO)) };
-        let reply = intent.policy.reply_within;
+        let (reply, deadline) = (intent.policy.reply_within, intent.policy.deadline);
         if let Some(time) = self.scratch.append_pause {
             return Flow::Ask(Ask::Sleep(time));
         }
@@ -774,8 +774,11 @@ impl State {
             return Flow::Ask(Ask::Sleep(time));
         }
         let Some(identity) = self.scratch.identity.clone() else { return Flow::Ask(Ask::Identify { within: reply }) };
-        if self.lease.is_none() && !self.unjournalled {
-            return Flow::Ask(Ask::Begin { intent: intent.clone(), within: reply });
+        if self.lease.is_none()
+            && !self.unjournalled
+            && let Some(intent) = self.intent.clone()
+        {
+            return Flow::Ask(Ask::Begin { intent, within: reply });
         }
         match &self.fold.identity {
             None => {
@@ -789,8 +792,8 @@ impl State {
             }
             Some(_) => {}
         }
-        if self.acted > intent.policy.deadline && self.fold.reached.is_none() {
-            let why = format!("the deadline of {:?} is over", intent.policy.deadline);
+        if self.acted > deadline && self.fold.reached.is_none() {
+            let why = format!("the deadline of {deadline:?} is over");
             self.refuse(why, "more time (Policy::with_deadline)");
             return Flow::Again;
         }

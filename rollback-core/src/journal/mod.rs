@@ -4,8 +4,10 @@
 //! Not here: what a run decides. A journal stores lines and keeps others out.
 
 mod effect_of;
+mod broken;
 mod memory;
 
+pub use broken::BrokenJournal;
 pub use memory::{MemoryJournal, MemoryShelf};
 
 use crate::{

@@ -31,7 +31,7 @@ pub struct Report {
 }
 
 /// Which release was left, which was reached, and why that one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Choice<'a> {
     /// Left.
     pub suspect: &'a ReleaseId,

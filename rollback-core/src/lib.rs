@@ -25,6 +25,7 @@ mod capabilities;
 mod change;
 mod choose;
 mod error;
+mod join;
 mod names;
 mod observation;
 mod payload;

@@ -2,6 +2,34 @@
 //!
 //! Not here: whether a rollback helped, which takes time and is a [`Verifier`](crate::Verifier)'s business.
 
+mod ask;
+mod at_least;
+mod checks;
+mod command;
+mod consecutive;
+mod ext;
+mod grace;
+#[cfg(feature = "http")]
+mod http;
+mod logic;
+mod probe;
+mod reach;
+#[cfg(test)]
+pub(crate) mod sample;
+mod tcp;
+
+pub use at_least::{AtLeast, at_least};
+pub use checks::Checks;
+pub use command::CommandCheck;
+pub use consecutive::Consecutive;
+pub use ext::HealthCheckExt;
+pub use grace::WithGrace;
+#[cfg(feature = "http")]
+pub use http::Http;
+pub use logic::{And, Not, Or};
+pub use probe::{Answer, Probe};
+pub use tcp::Tcp;
+
 use crate::{Observation, PartId, ReleaseId, Result, TargetId};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -35,6 +63,18 @@ pub enum Health {
 }
 
 impl Health {
+    /// It is OK, and this was seen.
+    pub fn healthy(what: impl Into<String>, seen: impl Into<String>) -> Self {
+        Health::Healthy(vec![Evidence::new(what, seen)])
+    }
+    /// It is not, and this was seen.
+    pub fn unhealthy(what: impl Into<String>, seen: impl Into<String>) -> Self {
+        Health::Unhealthy(vec![Evidence::new(what, seen)])
+    }
+    /// Could not be found out, for this reason.
+    pub fn unknown(what: impl Into<String>, seen: impl Into<String>) -> Self {
+        Health::Unknown(vec![Evidence::new(what, seen)])
+    }
     /// It is OK.
     pub fn is_healthy(&self) -> bool {
         matches!(self, Health::Healthy(_))

@@ -1,4 +1,23 @@
 //! Did the rollback land, and did it help? A verifier gives samples; its [`Window`] is data, and the engine owns the time.
+//!
+//! Not here: whether it is OK just now, which a [`HealthCheck`](crate::HealthCheck) says, and when to roll back.
+
+mod alerts;
+mod closure;
+mod healthy;
+mod instances_ready;
+mod log_scan;
+pub mod presets;
+mod runs;
+#[cfg(test)]
+pub(crate) mod sample;
+
+pub use alerts::{Alert, AlertSource, AlertsQuiet};
+pub use closure::Verify;
+pub use healthy::{HealthyNow, StaysHealthy};
+pub use instances_ready::InstancesReady;
+pub use log_scan::LogScan;
+pub use runs::Runs;
 
 use crate::{Context, Evidence, Health, Result, minutes, seconds};
 use async_trait::async_trait;
@@ -148,3 +167,11 @@ pub trait VerifierExt: Verifier + Sized {
     }
 }
 impl<V: Verifier> VerifierExt for V {}
+
+/// A text from elsewhere, as much of it as evidence should show: 200 characters.
+fn short(text: &str) -> String {
+    match text.char_indices().nth(200) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_string(),
+    }
+}

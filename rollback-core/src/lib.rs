@@ -89,7 +89,7 @@ pub use work::Work;
 pub mod prelude {
     pub use crate::{
         Choose, Context, Error, Evidence, Health, HealthCheck, Journal, Kind, Observer, OrderedBy, Outcome, Policy,
-        Release, ReleaseId, Result, Rollback, Strategy, Target, TargetId, Timestamp, Verdict, Verifier, Weight, approve::*,
+        Release, ReleaseId, Result, IntoJournal, Rollback, Strategy, Target, TargetId, Timestamp, Verdict, Verifier, Weight, approve::*,
         freeze::*, group::*, health::*, hours, journal::*, local::*, metric::*, minutes, observe::*, report::*,
         seconds, strategy::*, verify::*, watch::*, wrap::*,
     };

@@ -1,0 +1,422 @@
+//! The engine, from end to end, on the fake platform and virtual time: what a caller is promised.
+#![allow(clippy::unwrap_used)]
+
+use async_trait::async_trait;
+use rollback_core::{
+    Approval, ApprovalRequest, Approver, Begun, Budget, Context, Entry, Error, HeldFreeze, Intent, Lease, LedgerEntry, Line,
+    RunId, RunQuery, RunSummary, Shelf, Standing, Support,
+    prelude::*,
+    testing::{Bad, BeforeStep, FakePlatform, Good},
+};
+use std::{sync::Arc, time::Duration};
+
+fn shop() -> FakePlatform {
+    FakePlatform::new().release("0", Good).release("1", Good).release("2", Bad).live("2")
+}
+
+fn flow(target: impl Target, journal: impl IntoJournal) -> Rollback {
+    Rollback::of(target).because("500s").to(Choose::verified().or_previous()).recovered_when(Runs::wanted()).journal(journal)
+}
+
+#[tokio::test(start_paused = true)]
+async fn recovers_and_says_why_this_release() {
+    let shop = shop();
+    let journal = MemoryJournal::new();
+    let report = flow(shop.clone(), journal.clone())
+        .healthy_when(shop.health())
+        .recovered_when(Runs::wanted().and(StaysHealthy::for_at_least(minutes(2))))
+        .run()
+        .await
+        .unwrap();
+    assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    assert!(shop.is_live("1"));
+    assert_eq!(shop.effects().len(), 1);
+    let choice = report.chosen().unwrap();
+    assert_eq!((choice.wanted.id.as_str(), choice.why, choice.unverified), ("1", "previous, unverified", true));
+    assert!(report.took() >= minutes(2));
+    let ledger = journal.ledger(report.target()).await.unwrap();
+    let standing = |id: &str| ledger.iter().find(|e| e.release.id == id).map(|e| e.standing);
+    assert_eq!((standing("1"), standing("2")), (Some(Standing::Verified), Some(Standing::Failed)));
+    // The report read from the journal is the same one.
+    let read = Report::of(&journal, report.run()).await.unwrap();
+    assert_eq!(read.lines(), report.lines());
+    assert_eq!(read.outcome(), report.outcome());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deploy_in_the_middle_is_left_alone() {
+    let shop = shop().someone_deploys("3", BeforeStep(1));
+    let report = flow(shop.clone(), MemoryJournal::new()).run().await.unwrap();
+    assert_eq!(report.outcome(), &Outcome::superseded_by("3"), "{report}");
+    assert_eq!(shop.effects(), []);
+    assert!(shop.is_live("3"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_one_effect() {
+    let shop = shop().loses_answers(1);
+    let report = flow(shop.clone(), MemoryJournal::new()).run().await.unwrap();
+    assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    assert_eq!(shop.effects().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_word_an_unverified_release_is_not_taken() {
+    let shop = shop();
+    let report = Rollback::of(shop.clone()).run().await.unwrap();
+    assert!(matches!(report.outcome(), Outcome::Refused { lift, .. } if lift.contains("or_previous")), "{report}");
+    assert_eq!(shop.effects(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_changes_nothing_and_leaves_nothing_to_adopt() {
+    let shop = shop();
+    let journal = MemoryJournal::new();
+    let dry = flow(shop.clone(), journal.clone()).policy(Policy::default().with_dry_run(true)).run().await.unwrap();
+    assert_eq!(dry.outcome(), &Outcome::Rehearsed, "{dry}");
+    assert!(dry.plan().is_some() && !dry.diff().is_empty());
+    assert_eq!(shop.effects(), []);
+    assert_eq!(journal.runs(&RunQuery::all()).await.unwrap(), []);
+    let real = flow(shop.clone(), journal).run().await.unwrap();
+    assert_eq!(real.outcome(), &Outcome::Recovered, "{real}");
+}
+
+/// Everything the engine does is a journal line away from a crash: cut the journal at every append, before and after it is
+/// durable, and resume on the same world.
+#[tokio::test(start_paused = true)]
+async fn every_crash_point_ends_the_same() {
+    let all = {
+        let (shop, journal) = (shop(), MemoryJournal::new());
+        let report = flow(shop, journal).run().await.unwrap();
+        report.lines().len() as u64
+    };
+    assert!(all >= 8);
+    let mut points = 0;
+    for n in 0..all {
+        for durable in [false, true] {
+            let (shop, journal) = (shop(), MemoryJournal::new());
+            let crash = CrashAt { inner: journal.clone(), n, durable };
+            let crashed = tokio::time::timeout(hours(1), flow(shop.clone(), crash).run()).await;
+            if crashed.is_ok() {
+                // The line went into the same append as one before it.
+                continue;
+            }
+            let report = flow(shop.clone(), journal.clone()).run().await.unwrap();
+            assert_eq!(report.outcome(), &Outcome::Recovered, "crash at {n}, durable {durable}: {report}");
+            assert!(shop.is_live("1"));
+            assert_eq!(shop.effects().len(), 1, "crash at {n}, durable {durable}");
+            points += 1;
+        }
+    }
+    assert!(points >= 12, "{points}");
+}
+
+/// Stops for ever at the append of line `n`.
+#[derive(Debug)]
+struct CrashAt {
+    inner: MemoryJournal,
+    n: u64,
+    durable: bool,
+}
+#[async_trait]
+impl Journal for CrashAt {
+    async fn begin(&self, intent: &Intent) -> Result<Begun> {
+        self.inner.begin(intent).await
+    }
+    async fn append(&self, lease: &Lease, lines: &[Line]) -> Result<()> {
+        if lines.iter().any(|line| line.seq == self.n) {
+            if self.durable {
+                self.inner.append(lease, lines).await?;
+            }
+            return std::future::pending().await;
+        }
+        self.inner.append(lease, lines).await
+    }
+    async fn renew(&self, lease: &Lease) -> Result<()> {
+        self.inner.renew(lease).await
+    }
+    fn let_go(&self, lease: &Lease) {
+        self.inner.let_go(lease);
+    }
+    async fn runs(&self, query: &RunQuery) -> Result<Vec<RunSummary>> {
+        self.inner.runs(query).await
+    }
+    async fn read(&self, run: &RunId) -> Result<(Intent, Vec<Line>)> {
+        self.inner.read(run).await
+    }
+    async fn give_up(&self, run: &RunId, who: &str, why: &str) -> Result<()> {
+        self.inner.give_up(run, who, why).await
+    }
+    async fn mark(&self, target: &TargetId, entry: &LedgerEntry) -> Result<()> {
+        self.inner.mark(target, entry).await
+    }
+    async fn ledger(&self, target: &TargetId) -> Result<Vec<LedgerEntry>> {
+        self.inner.ledger(target).await
+    }
+    async fn holds(&self) -> Result<Vec<HeldFreeze>> {
+        self.inner.holds().await
+    }
+    async fn forget_hold(&self, run: &RunId, name: &str) -> Result<()> {
+        self.inner.forget_hold(run, name).await
+    }
+    fn shelf(&self) -> Arc<dyn Shelf> {
+        self.inner.shelf()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_future_is_adopted_at_once_with_its_own_intent() {
+    let (shop, journal) = (shop(), MemoryJournal::new());
+    let first = flow(shop.clone(), journal.clone()).recovered_when(never()).run_id("first").because("the first");
+    assert!(tokio::time::timeout(seconds(30), first.run()).await.is_err());
+    let report = flow(shop.clone(), journal).run_id("second").because("the second").run().await.unwrap();
+    assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    assert_eq!((report.run().as_str(), report.was_adopted()), ("first", true));
+    assert_eq!(report.intent().why, "the first");
+    assert_eq!(shop.effects().len(), 1);
+}
+
+fn never() -> impl Verifier {
+    Verify::with("never", Window::default().with_within(hours(1)), |_: &Context| Verdict::Unknown(vec![]))
+}
+use rollback_core::Window;
+
+#[tokio::test(start_paused = true)]
+async fn only_one_at_a_time_and_the_other_says_who() {
+    let (shop, journal) = (shop(), MemoryJournal::new());
+    let first = flow(shop.clone(), journal.clone()).recovered_when(never()).ordered_by("ann").run_id("first");
+    let second = async {
+        tokio::time::sleep(seconds(20)).await;
+        flow(shop.clone(), journal.clone()).run().await.unwrap()
+    };
+    tokio::select! {
+        _ = first.run() => panic!("it never ends"),
+        report = second => {
+            let Outcome::Refused { why, .. } = report.outcome() else { panic!("{report}") };
+            assert!(why.contains("ann") && why.contains("first") && why.contains("since"), "{why}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn break_glass_takes_over_and_the_other_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let (shop, journal) = (shop(), MemoryJournal::new());
+    let first = flow(shop.clone(), journal.clone()).recovered_when(never());
+    let second = async {
+        tokio::time::sleep(seconds(20)).await;
+        Rollback::of(shop.clone()).journal(journal.clone()).blaming("1").spool(dir.path()).break_glass("still down").await
+    };
+    let (first, second) = tokio::join!(first.run(), second);
+    let first = first.unwrap();
+    assert!(matches!(first.outcome(), Outcome::Superseded { .. }), "{first}");
+    assert_eq!(second.outcome(), &Outcome::Recovered, "{second}");
+    assert!(shop.is_live("0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn break_glass_pressed_twice_does_not_walk_on() {
+    for renumbers in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let shop = if renumbers { shop().renumbers() } else { shop() };
+        let press = || {
+            let broken: Result<MemoryJournal> = Err(Error::new(Kind::Unavailable, "open the journal").with_message("disk full"));
+            Rollback::of(shop.clone()).journal(broken).spool(dir.path())
+        };
+        let first = press().break_glass("down").await;
+        assert_eq!(first.outcome(), &Outcome::Recovered, "{first}");
+        assert!(first.losses().iter().any(|(what, why)| *what == "journal and lock" && why.contains("disk full")));
+        assert!(first.spooled().unwrap().exists());
+        let second = press().break_glass("down, again").await;
+        assert!(matches!(second.outcome(), Outcome::Refused { lift, .. } if lift.contains("name it")), "{second}");
+        assert!(shop.is_live("1"), "renumbers {renumbers}");
+        let third = press().blaming("1").to(Choose::exactly("0")).break_glass("1 is bad too").await;
+        assert_eq!(third.outcome(), &Outcome::Recovered, "{third}");
+        assert!(shop.is_live("0"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_journal_stops_a_program_but_not_a_person_at_the_glass() {
+    let broken = || -> Result<MemoryJournal> {
+        Err(Error::new(Kind::Invalid, "open the journal").with_message("the file is not a database"))
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let shop = shop();
+    let report = flow(shop.clone(), broken()).run().await.unwrap();
+    assert!(matches!(report.outcome(), Outcome::Refused { why, .. } if why.contains("not a database")), "{report}");
+    assert_eq!(shop.effects(), []);
+    let report = Rollback::of(shop.clone()).journal(broken()).spool(dir.path()).break_glass("down").await;
+    assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    // The spool has the whole record, and it can be read back.
+    let text = std::fs::read_to_string(report.spooled().unwrap()).unwrap();
+    let lines: Vec<Line> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines, report.lines());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_budget_stops_a_machine_and_not_a_person() {
+    let (shop, journal) = (shop(), MemoryJournal::new());
+    let first = flow(shop.clone(), journal.clone()).by_machine().run().await.unwrap();
+    assert_eq!(first.outcome(), &Outcome::Recovered, "{first}");
+    shop.deploy("3");
+    let second = flow(shop.clone(), journal.clone()).by_machine().run().await.unwrap();
+    assert!(matches!(second.outcome(), Outcome::Refused { why, .. } if why.contains("already")), "{second}");
+    assert!(shop.is_live("3"));
+    let person = flow(shop.clone(), journal.clone()).run().await.unwrap();
+    assert_eq!(person.outcome(), &Outcome::Recovered, "{person}");
+    // Nobody may set more than three.
+    assert_eq!(Budget { runs: 100, window: hours(1) }.allows(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_undone_needs_a_word() {
+    let shop = shop().irreversible();
+    let report = flow(shop.clone(), MemoryJournal::new()).run().await.unwrap();
+    assert!(matches!(report.outcome(), Outcome::Refused { why, .. } if why.contains("lose data")), "{report}");
+    let dir = tempfile::tempdir().unwrap();
+    let glass = Rollback::of(shop.clone()).spool(dir.path()).break_glass("down").await;
+    assert!(matches!(glass.outcome(), Outcome::Refused { .. }), "{glass}");
+    let machine = flow(shop.clone(), MemoryJournal::new()).policy(Policy::default().with_irreversible(true)).by_machine();
+    assert!(matches!(machine.run().await.unwrap().outcome(), Outcome::Refused { .. }));
+    assert_eq!(shop.effects(), []);
+    let word = flow(shop.clone(), MemoryJournal::new()).policy(Policy::default().with_irreversible(true));
+    assert_eq!(word.run().await.unwrap().outcome(), &Outcome::Recovered);
+}
+
+#[derive(Debug)]
+struct Says(Option<&'static str>);
+#[async_trait]
+impl Approver for Says {
+    async fn ask(&self, request: &ApprovalRequest) -> Result<Option<Approval>> {
+        let digest = self.0.map_or(request.digest.clone(), Into::into);
+        Ok(Some(Approval { by: "ann".into(), digest }))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_approval_binds_to_the_digest() {
+    let shop = || shop().needs_approval("drops a column");
+    let nobody = flow(shop(), MemoryJournal::new()).run().await.unwrap();
+    assert!(matches!(nobody.outcome(), Outcome::Refused { .. }), "{nobody}");
+    let other = flow(shop(), MemoryJournal::new()).approved_by(Says(Some("sha256:yesterday"))).run().await.unwrap();
+    assert!(matches!(other.outcome(), Outcome::Refused { why, .. } if why.contains("yesterday")), "{other}");
+    let yes = flow(shop(), MemoryJournal::new()).approved_by(Says(None)).run().await.unwrap();
+    assert_eq!(yes.outcome(), &Outcome::Recovered, "{yes}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn undoing_a_rollback_takes_an_approval_and_an_override() {
+    let (shop, journal) = (shop(), MemoryJournal::new());
+    assert_eq!(flow(shop.clone(), journal.clone()).run().await.unwrap().outcome(), &Outcome::Recovered);
+    let undo = |policy: Policy| {
+        flow(shop.clone(), journal.clone()).blaming("1").to(Choose::exactly("2")).policy(policy).recovered_when(Runs::wanted())
+    };
+    let plain = undo(Policy::default()).run().await.unwrap();
+    assert!(matches!(plain.outcome(), Outcome::Refused { why, .. } if why.contains("known bad")), "{plain}");
+    let word = Policy::default().with_known_bad(Some("it was not the release".into()));
+    let alone = undo(word.clone()).run().await.unwrap();
+    assert!(matches!(alone.outcome(), Outcome::Refused { why, .. } if why.contains("not approved")), "{alone}");
+    let both = undo(word).approved_by(Says(None)).run().await.unwrap();
+    assert_eq!(both.outcome(), &Outcome::Recovered, "{both}");
+    assert!(both.lines().iter().any(|l| matches!(&l.entry, Entry::Overridden { why, .. } if why.contains("not the release"))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn still_failing_after_it_is_not_recovered() {
+    let shop = FakePlatform::new().release("1", Bad).release("2", Bad).live("2");
+    let report = flow(shop.clone(), MemoryJournal::new())
+        .healthy_when(shop.health())
+        .using(Direct::default())
+        .recovered_when(StaysHealthy::for_at_least(seconds(30)))
+        .run()
+        .await
+        .unwrap();
+    assert!(
+        matches!(report.outcome(), Outcome::NotRecovered { .. } | Outcome::Stuck { .. }),
+        "{report}"
+    );
+    assert!(!report.to_do().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_rung_begins_where_the_first_stopped() {
+    let shop = shop().never_settles("CrashLoopBackOff");
+    let ladder = Ladder::new()
+        .with_rung(Direct::default(), Weight::NONE)
+        .with_rung(Direct::default().with_in_place(true), Weight::NONE)
+        .then_page("payments on call");
+    let report = flow(shop.clone(), MemoryJournal::new()).using(ladder).run().await.unwrap();
+    let Outcome::Stuck { human, at, .. } = report.outcome() else { panic!("{report}") };
+    assert!(human.contains("payments on call"), "{human}");
+    assert!(at.contains("CrashLoopBackOff"), "{at}");
+    // Terminal reasons are said at once, not after a time-out.
+    assert!(report.took() < seconds(30), "{:?}", report.took());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verifier_that_never_knows_is_no_recovery() {
+    let shop = shop();
+    let unknown = Verify::with("metrics", Window::default(), |_: &Context| Verdict::Unknown(vec![]));
+    let report = flow(shop, MemoryJournal::new()).recovered_when(unknown).run().await.unwrap();
+    assert!(matches!(report.outcome(), Outcome::NotRecovered { why } if why.contains("metrics")), "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn elapsed_time_survives_a_resume() {
+    let journal = MemoryJournal::new();
+    let policy = || Policy::default().with_deadline(minutes(5));
+    let shop = shop().settles_after(hours(2));
+    let go = || flow(shop.clone(), journal.clone()).policy(policy());
+    for _ in 0..3 {
+        // Two minutes each: the third has one left.
+        let _ = tokio::time::timeout(minutes(2), go().run()).await;
+    }
+    let runs = journal.runs(&RunQuery::all()).await.unwrap();
+    let report = go().run().await.unwrap();
+    assert!(matches!(report.outcome(), Outcome::Stuck { .. }), "{report}");
+    assert_eq!(runs.len(), 1);
+    assert!(report.took() < minutes(8), "{:?}", report.took());
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_orders_are_refused_before_anything() {
+    let shop = shop();
+    for wrong in [
+        flow(shop.clone(), MemoryJournal::new()).blaming("2").to(Choose::exactly("2")),
+        flow(shop.clone(), MemoryJournal::new()).to(Choose::nth(0)),
+        flow(shop.clone(), MemoryJournal::new()).policy(Policy::default().with_poll(Duration::ZERO)),
+    ] {
+        assert_eq!(wrong.run().await.unwrap_err().kind(), Kind::Invalid);
+    }
+    let unknown = flow(shop.clone(), MemoryJournal::new()).to(Choose::exactly("7")).run().await.unwrap();
+    assert!(matches!(unknown.outcome(), Outcome::Refused { why, .. } if why.contains("does not know 7")), "{unknown}");
+    assert_eq!(shop.effects(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blind_platform_is_not_waited_for_forever() {
+    let shop = shop().unavailable(10_000);
+    let report = flow(shop.clone(), MemoryJournal::new()).run().await.unwrap();
+    assert!(matches!(report.outcome(), Outcome::Refused { .. }), "{report}");
+    assert_eq!(shop.effects(), []);
+    let shop = self::shop().unavailable(3);
+    assert_eq!(flow(shop, MemoryJournal::new()).run().await.unwrap().outcome(), &Outcome::Recovered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_id_that_has_ended_is_not_run_again() {
+    let (shop, journal) = (shop(), MemoryJournal::new());
+    let go = || flow(shop.clone(), journal.clone()).run_id("workflow-7");
+    let first = go().run().await.unwrap();
+    shop.deploy("3");
+    let again = go().run().await.unwrap();
+    assert_eq!(again.lines(), first.lines());
+    assert!(shop.is_live("3"));
+}
+
+#[test]
+fn policies_read() {
+    assert_eq!(Policy::break_glass().journal, Support::IfThere);
+    assert!(Policy::break_glass().evidence <= seconds(5));
+}

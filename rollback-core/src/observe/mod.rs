@@ -1,4 +1,14 @@
 //! Who hears what happens: progress bars, notifications, metrics. An observer cannot fail a rollback.
+//!
+//! Not here: the report, which is made of the journal's lines and does not depend on anybody having listened.
+
+mod closure;
+mod collect;
+mod progress;
+
+pub use closure::Observe;
+pub use collect::Collect;
+pub use progress::Progress;
 
 use crate::Event;
 use std::{fmt::Debug, sync::Arc};

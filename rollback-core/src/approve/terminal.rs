@@ -1,7 +1,7 @@
 //! Someone at a terminal says yes.
 
 use super::{Approval, ApprovalRequest, Approver};
-use crate::{Digest, Error, Kind, Result};
+use crate::{Digest, Error, Kind, Result, observe::printable};
 use async_trait::async_trait;
 use std::{
     fmt,
@@ -112,7 +112,7 @@ fn ask(dialogue: Dialogue, request: &ApprovalRequest) -> io::Result<bool> {
     let Dialogue { input, mut output } = dialogue;
     writeln!(output, "\nrun {} of {} needs an approval:", request.run, request.target)?;
     for line in &request.of {
-        writeln!(output, "  {line}")?;
+        writeln!(output, "  {}", printable(line))?;
     }
     writeln!(output, "digest: {}", request.digest)?;
     let mut lines = input.lines();

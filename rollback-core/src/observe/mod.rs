@@ -31,3 +31,8 @@ macro_rules! forward {
     )* };
 }
 forward!(Arc, Box);
+
+/// A text from elsewhere, safe for a terminal: without control characters, but for the ends of lines.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '·' } else { c }).collect()
+}

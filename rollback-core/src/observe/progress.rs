@@ -1,9 +1,9 @@
 //! Lines for a terminal.
 
-use super::Observer;
+use super::{Observer, printable};
 use crate::{At, Entry, Event, EventKind, Evidence, Extent, Line, Plan, RunId, Timestamp};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Write as _},
     io::Write,
     sync::{Mutex, PoisonError},
@@ -33,6 +33,7 @@ struct Seen {
     began: Timestamp,
     plan: Option<Box<Plan>>,
     samples: BTreeMap<String, String>,
+    lost: BTreeSet<(String, String)>,
     waiting: String,
     tenths: u64,
 }
@@ -64,7 +65,7 @@ impl Observer for Progress {
         for line in seen.lines(&event.kind) {
             // Where several runs write into one terminal, each says which it is.
             let whose = if several { format!("{}: ", event.target) } else { String::new() };
-            for (n, line) in line.lines().enumerate() {
+            for (n, line) in printable(&line).lines().enumerate() {
                 let _ = match n {
                     0 => writeln!(text, "{since}  {whose}{line}"),
                     _ => writeln!(text, "{:width$}  {line}", "", width = since.len()),
@@ -103,7 +104,7 @@ impl Seen {
                 vec![line]
             }
             EventKind::Journalled(line) => self.entry(line),
-            EventKind::Lost { what, why } => vec![format!("!! LOST {what}: {why}; going on without it")],
+            EventKind::Lost { what, why } => self.lost(what, why),
             EventKind::Waiting { why } if *why == self.waiting => vec![],
             EventKind::Waiting { why } => {
                 self.waiting.clone_from(why);
@@ -133,6 +134,14 @@ impl Seen {
                 vec![line]
             }
         }
+    }
+
+    /// Once, although a loss may be heard twice: as it happens, and when it stands in the journal.
+    fn lost(&mut self, what: &str, why: &str) -> Vec<String> {
+        if !self.lost.insert((what.into(), why.into())) {
+            return vec![];
+        }
+        vec![format!("!! LOST {what}: {why}; going on without it")]
     }
 
     fn step(&self, at: At) -> String {
@@ -200,8 +209,9 @@ impl Seen {
             Entry::Marked(entry) => {
                 format!("{} is now known as {}: {}", entry.release.id, standing(entry.standing), entry.why)
             }
-            // Both are said by an event of their own.
-            Entry::Lost { .. } | Entry::Ended(_) => return vec![],
+            Entry::Lost { what, why } => return self.lost(what, why),
+            // Said by an event of its own.
+            Entry::Ended(_) => return vec![],
         };
         vec![line]
     }
@@ -306,6 +316,12 @@ mod tests {
 1:01:40  => recovered
 ";
         assert_eq!(text, want);
+    }
+
+    #[test]
+    fn what_a_service_says_cannot_steer_the_terminal() {
+        let text = written(vec![(0, EventKind::Waiting { why: "a\u{1b}[2Jb\rc".into() })]);
+        assert_eq!(text, "00:00  waiting: a·[2Jb·c\n");
     }
 
     #[test]

@@ -1,4 +1,14 @@
 //! Someone says yes to exactly this digest.
+//!
+//! Not here: whether a change needs an approval, which the target, the choice and the policy say.
+
+mod closure;
+mod file;
+mod terminal;
+
+pub use closure::Approve;
+pub use file::FileApproval;
+pub use terminal::TerminalPrompt;
 
 use crate::{Digest, Result, RunId, TargetId};
 use async_trait::async_trait;

@@ -1,6 +1,16 @@
 //! Who would deploy the bad release again: freeze → roll back → hold → explicit unfreeze of exactly what was frozen.
 //!
 //! A run does not wait for the end of a freeze: the hold stands in the journal, and [`unfreeze`] is a call of its own.
+//!
+//! Not here: freezes of platforms (GitOps, autoscalers), which their back ends bring.
+
+mod command;
+mod file;
+mod unfreeze;
+
+pub use command::FreezeCommand;
+pub use file::FreezeFile;
+pub use unfreeze::{FreezeEnd, Unfrozen, unfreeze};
 
 use crate::{Payload, Result, RunId, TargetId, Timestamp};
 use async_trait::async_trait;

@@ -8,12 +8,11 @@ use std::sync::Arc;
 /// Named checks that must all be healthy; what they saw carries their names. All are asked at once.
 ///
 /// ```
-/// use rollback_core::health::{Checks, Http, Tcp};
-/// # #[cfg(feature = "http")]
+/// use rollback_core::health::{Checks, CommandCheck, Tcp};
 /// let smoke = Checks::new()
 ///     .required("database", Tcp::connect("127.0.0.1:5432")?)
-///     .required("payments", Http::get("http://127.0.0.1:8080/health/payments")?)
-///     .optional("search", Http::get("http://127.0.0.1:8080/health/search")?);
+///     .required("payments", CommandCheck::new(["smoke", "payments"])?)
+///     .optional("search", Tcp::connect("127.0.0.1:9200")?);
 /// # Ok::<(), rollback_core::Error>(())
 /// ```
 #[derive(Clone, Debug, Default)]

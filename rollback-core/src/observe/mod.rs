@@ -1,4 +1,14 @@
 //! Who hears what happens: progress bars, notifications, metrics. An observer cannot fail a rollback.
+//!
+//! Not here: the report, which is made of the journal's lines and does not depend on anybody having listened.
+
+mod closure;
+mod collect;
+mod progress;
+
+pub use closure::Observe;
+pub use collect::Collect;
+pub use progress::Progress;
 
 use crate::Event;
 use std::{fmt::Debug, sync::Arc};
@@ -21,3 +31,8 @@ macro_rules! forward {
     )* };
 }
 forward!(Arc, Box);
+
+/// A text from elsewhere, safe for a terminal: without control characters, but for the ends of lines.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '·' } else { c }).collect()
+}

@@ -190,23 +190,33 @@ impl fmt::Display for Plan {
         for (i, rung) in self.rungs.iter().enumerate() {
             writeln!(f, "  rung {}: {} (at least {} of the capacity serves)", i + 1, rung.name, rung.floor)?;
             for (j, step) in rung.steps.iter().enumerate() {
-                write!(f, "    {}.{} {}", i + 1, j + 1, step.name)?;
-                for gate in &step.gates {
-                    match gate {
-                        Gate::Healthy { part, hold } if hold.is_zero() => write!(f, "; {part} healthy")?,
-                        Gate::Healthy { part, hold } => write!(f, "; {part} healthy for {hold:?}")?,
-                        Gate::Ready { part, at_least } => write!(f, "; {at_least} of {part} ready")?,
-                        Gate::Approval { of } => write!(f, "; approval of {of}")?,
-                        Gate::Pause(time) => write!(f, "; pause {time:?}")?,
-                    }
-                }
-                writeln!(f)?;
+                writeln!(f, "    {}.{} {step}", i + 1, j + 1)?;
             }
         }
         for (name, why) in &self.left_out {
             writeln!(f, "  left out: {name}: {why}")?;
         }
         write!(f, "  last: {}", self.page)
+    }
+}
+
+/// `blue up to 3; 3 of blue ready; blue healthy`.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.gates.iter().try_for_each(|gate| write!(f, "; {gate}"))
+    }
+}
+
+impl fmt::Display for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Gate::Healthy { part, hold } if hold.is_zero() => write!(f, "{part} healthy"),
+            Gate::Healthy { part, hold } => write!(f, "{part} healthy for {hold:?}"),
+            Gate::Ready { part, at_least } => write!(f, "{at_least} of {part} ready"),
+            Gate::Approval { of } => write!(f, "approval of {of}"),
+            Gate::Pause(time) => write!(f, "pause {time:?}"),
+        }
     }
 }
 

@@ -82,7 +82,7 @@ impl Strategy for Canary {
         if view.nothing_to_do() {
             return view.plan(vec![]);
         }
-        if let Some(abort) = view.nothing_in_flight()? {
+        if let Some(abort) = view.free_to_move()? {
             return view.plan(vec![abort]);
         }
         let mut good = view.candidate()?;

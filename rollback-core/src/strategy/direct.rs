@@ -86,7 +86,7 @@ impl Strategy for Direct {
         }
         match view.cut_off().filter(|_| !self.in_place) {
             Some(cut) => steps.extend(cut?),
-            None => steps.extend(view.bad.iter().map(|id| view.in_place(id))),
+            None => steps.extend(view.each_in_place()?),
         }
         view.plan(steps)
     }

@@ -5,13 +5,19 @@
 
 mod blue_green;
 mod canary;
+mod diff;
 mod direct;
+mod ladder;
 mod rolling;
 mod view;
+
+#[cfg(test)]
+mod tests;
 
 pub use blue_green::BlueGreen;
 pub use canary::Canary;
 pub use direct::Direct;
+pub use ladder::Ladder;
 pub use rolling::{Batch, Rolling};
 
 use crate::{Plan, Situation};

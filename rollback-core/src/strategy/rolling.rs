@@ -4,7 +4,7 @@ use super::{
     Strategy, Unplannable,
     view::{Flight, View, meant_to_serve},
 };
-use crate::{Change, Pacing, PartId, PartState, Parts, Plan, Running, Situation, Step, Wish, minutes};
+use crate::{Pacing, PartId, PartState, Parts, Plan, Running, Situation, minutes, seconds};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -74,7 +74,7 @@ impl Default for Rolling {
             batch: Batch::Percent(25),
             max_unavailable: Batch::Percent(25),
             settle_within: minutes(10),
-            hold: Duration::from_secs(10),
+            hold: seconds(10),
             pause: Duration::ZERO,
         }
     }
@@ -132,16 +132,6 @@ impl Rolling {
             batches.push(fits);
         }
         Ok(batches)
-    }
-
-    fn step(&self, view: &View<'_>, batch: &[&PartId]) -> Step {
-        let wish = |id: &&PartId| ((*id).clone(), Wish { release: Some(view.good().clone()), ..Wish::default() });
-        let gates = batch.iter().flat_map(|id| view.serving_gates(id)).collect();
-        let names = match batch {
-            [a, b, c, _, ..] => format!("{a}, {b}, {c} and {} more", batch.len() - 3),
-            few => few.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(", "),
-        };
-        view.step(format!("{names} back to {}", view.good()), Change::reach(batch.iter().map(wish)), gates)
     }
 }
 
@@ -219,12 +209,12 @@ impl Strategy for Rolling {
         let capabilities = &situation.capabilities;
         match (capabilities.pacing, capabilities.parts) {
             (_, Parts::PerRelease) => return view.refuse("every release is a part here: only traffic can be moved"),
-            (Pacing::Platform, _) => steps.extend(view.bad.iter().map(|id| view.in_place(id))),
+            (Pacing::Platform, _) => steps.extend(view.each_in_place()?),
             (Pacing::Us, Parts::Places) => {
                 let batches = self.batches(&view)?;
                 let last = batches.len();
                 for (i, batch) in batches.into_iter().enumerate() {
-                    let mut step = [self.step(&view, &batch)];
+                    let mut step = [view.in_place(&batch)?];
                     if i + 1 < last {
                         view.pause_after(&mut step, self.pause);
                     }

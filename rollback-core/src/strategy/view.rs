@@ -88,27 +88,32 @@ impl<'a> View<'a> {
         self.bad.is_empty() && !self.suspect_in_flight()
     }
 
-    /// Instances of all parts that are meant to serve; `None` where one is not known.
+    /// Instances of all parts that are meant to serve; `None` where one is not known, or where there are none: that says
+    /// nothing of how many there should be.
     pub(super) fn total(&self) -> Option<u32> {
-        self.situation.now.shape().serving_capacity()
+        self.situation.now.shape().serving_capacity().filter(|total| *total > 0)
     }
 
     /// Parts that are meant to serve, and show the suspect or something that nobody knows. A crashed part counts: that
     /// nothing runs there is the suspect's doing. A third, innocent release does not.
     fn bad_parts(&self) -> Vec<&'a PartId> {
-        let suspect = &self.situation.suspect;
         let bad = |part: &PartState| {
             let told = part.wanted.as_ref();
             meant_to_serve(part)
                 && !part.runs(self.good())
-                && (told == Some(suspect)
+                && (self.shows_suspect(part)
                     || match &part.running {
                         Running::Unknown { .. } => told.is_none_or(|told| told == self.good()),
                         Running::Nothing => told.is_none() && self.situation.capabilities.parts == Parts::One,
-                        other => other.mentions().contains(&suspect),
+                        Running::Release(_) | Running::Mixed(_) | Running::Between { .. } => false,
                     })
         };
         self.situation.now.parts.iter().filter(|(_, part)| bad(part)).map(|(id, _)| id).collect()
+    }
+
+    fn shows_suspect(&self, part: &PartState) -> bool {
+        let suspect = &self.situation.suspect;
+        part.wanted.as_ref() == Some(suspect) || part.running.mentions().contains(&suspect)
     }
 
     fn nobody_else_replaces_it(&self) -> Result<(), Unplannable> {
@@ -146,7 +151,9 @@ impl<'a> View<'a> {
             Some(landing) if landing == Landing::Unsaid || landing == Landing::On(self.good().clone()) => {
                 let lands = landing != Landing::Unsaid;
                 let change = Change::Abort { expect: landing, never: self.situation.suspect.clone() };
-                let enough = lands && self.bad.len() <= 1;
+                // It says nothing of other parts, nor of what nobody knows.
+                let known = |id: &&PartId| self.part(id).is_some_and(|part| self.shows_suspect(part));
+                let enough = lands && self.bad.len() <= 1 && self.bad.iter().all(known);
                 let gates =
                     if enough { self.bad.iter().flat_map(|id| self.serving_gates(id)).collect() } else { vec![] };
                 Flight::Abort { step: self.step("abort what is in flight", change, gates), enough }
@@ -183,9 +190,26 @@ impl<'a> View<'a> {
         }
     }
 
-    /// A part back onto the good release, where it is.
-    pub(super) fn in_place(&self, id: &PartId) -> Step {
-        self.step(format!("{id} back to {}", self.good()), Change::release(id, self.good()), self.serving_gates(id))
+    /// Parts back onto the good release, where they are, in one write.
+    ///
+    /// # Errors
+    /// Where one has no instances: then it would not serve afterwards either.
+    pub(super) fn in_place(&self, ids: &[&PartId]) -> Result<Step, Unplannable> {
+        if let Some(id) = ids.iter().find(|id| self.part(id).is_some_and(|part| part.capacity == Some(0))) {
+            return self.refuse(format!("{id} has no instances, and how many it needs is not known"));
+        }
+        let names = match ids {
+            [a, b, c, _, ..] => format!("{a}, {b}, {c} and {} more", ids.len() - 3),
+            few => few.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(", "),
+        };
+        let wish = |id: &&PartId| ((*id).clone(), Wish { release: Some(self.good().clone()), ..Wish::default() });
+        let gates = ids.iter().flat_map(|id| self.serving_gates(id)).collect();
+        Ok(self.step(format!("{names} back to {}", self.good()), Change::reach(ids.iter().map(wish)), gates))
+    }
+
+    /// All bad parts set back where they are, one after the other.
+    pub(super) fn each_in_place(&self) -> Result<Vec<Step>, Unplannable> {
+        self.bad.iter().map(|id| self.in_place(&[id])).collect()
     }
 
     /// A part that runs the good release, the one that serves with the most instances first.
@@ -231,6 +255,10 @@ impl<'a> View<'a> {
     /// Where there is too little room and no way to make more.
     pub(super) fn room(&self, good: &PartId, share: Weight) -> Result<Option<Step>, Unplannable> {
         let part = self.part(good);
+        let share = match self.weights() {
+            Weights::Exact { .. } => share.min(self.shares(good)?.1),
+            _ => share,
+        };
         let Some(needed) = self.total().map(|total| share.of(total)) else {
             return match part.map(|part| part.capacity) {
                 Some(Some(0)) => self.refuse(format!("{good} has no instances, and how many it needs is not known")),
@@ -241,7 +269,7 @@ impl<'a> View<'a> {
             return Ok(Some(self.grow(good, needed)));
         }
         match part.and_then(|part| part.ready.or(part.capacity)) {
-            Some(has) if has < self.situation.floor.of(needed) => self.refuse(format!(
+            Some(has) if has < self.situation.floor.of(needed).max(needed.min(1)) => self.refuse(format!(
                 "{good} is too small: {has} of {needed} instances are ready, and this target cannot make more of them"
             )),
             _ => Ok(None),
@@ -315,10 +343,11 @@ impl<'a> View<'a> {
         self.step(format!("traffic {share} to {good}"), Change::traffic(weights), gates)
     }
 
-    /// Parts that serve a release that is neither good nor bad.
+    /// Other parts that have traffic: theirs is not to be touched.
     fn innocent(&self, good: &PartId) -> Vec<&'a PartId> {
-        let others = self.situation.now.serving().map(|(id, _)| id);
-        others.filter(|id| *id != good && !self.bad.contains(id)).collect()
+        let parts = self.situation.now.parts.iter();
+        let others = parts.filter(|(_, part)| meant_to_serve(part) && (part.weight.is_some() || part.serves()));
+        others.map(|(id, _)| id).filter(|id| *id != good && !self.bad.contains(id)).collect()
     }
 
     fn weight(&self, id: &PartId) -> Option<Weight> {
@@ -444,15 +473,21 @@ impl<'a> View<'a> {
         self.weights() == Weights::ByCapacity
     }
 
-    /// For strategies that move traffic: the platform must not be moving it at the same time. The abort, where that is all
-    /// there is to do.
+    /// For strategies that move traffic: it can be moved, and nobody else moves it at the same time. The abort, where that
+    /// is all there is to do.
     ///
     /// # Errors
-    /// Where a deployment would go on under the plan.
-    pub(super) fn nothing_in_flight(&self) -> Result<Option<Step>, Unplannable> {
+    /// Where there is no traffic to move, or a deployment would go on under the plan.
+    pub(super) fn free_to_move(&self) -> Result<Option<Step>, Unplannable> {
         match self.flight() {
             Flight::Abort { step, enough: true } => Ok(Some(step)),
-            Flight::None if self.situation.now.in_flight.is_none() => Ok(None),
+            Flight::None if self.situation.now.in_flight.is_none() => match self.weights() {
+                Weights::None if self.situation.capabilities.parts == Parts::One => {
+                    self.refuse("there is only one part")
+                }
+                Weights::None => self.refuse("this target cannot share traffic among parts"),
+                _ => Ok(None),
+            },
             _ => self.refuse("a deployment is in flight, and would move traffic under this plan"),
         }
     }
@@ -502,7 +537,10 @@ impl<'a> View<'a> {
     }
 }
 
-/// Nothing says that it gets no traffic, whether or not something runs there.
+/// It has a share of the traffic, whether or not something runs there; where shares are not known, it may have one.
 pub(super) fn meant_to_serve(part: &PartState) -> bool {
-    part.weight != Some(Weight::NONE) && part.capacity != Some(0)
+    match part.weight {
+        Some(weight) => weight > Weight::NONE,
+        None => part.capacity != Some(0),
+    }
 }

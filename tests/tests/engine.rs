@@ -3,8 +3,8 @@
 
 use async_trait::async_trait;
 use rollback_core::{
-    Approval, ApprovalRequest, Approver, Begun, Budget, Context, Entry, Error, HeldFreeze, Intent, Lease, LedgerEntry, Line,
-    RunId, RunQuery, RunSummary, Shelf, Standing, Support,
+    Approval, ApprovalRequest, Approver, Begun, Budget, Context, Entry, Error, HeldFreeze, Intent, Lease, LedgerEntry,
+    Line, RunId, RunQuery, RunSummary, Shelf, Standing, Support,
     prelude::*,
     testing::{Bad, BeforeStep, FakePlatform, Good},
 };
@@ -15,7 +15,11 @@ fn shop() -> FakePlatform {
 }
 
 fn flow(target: impl Target, journal: impl IntoJournal) -> Rollback {
-    Rollback::of(target).because("500s").to(Choose::verified().or_previous()).recovered_when(Runs::wanted()).journal(journal)
+    Rollback::of(target)
+        .because("500s")
+        .to(Choose::verified().or_previous())
+        .recovered_when(Runs::wanted())
+        .journal(journal)
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,7 +181,7 @@ async fn a_dropped_future_is_adopted_at_once_with_its_own_intent() {
 }
 
 fn never() -> impl Verifier {
-    Verify::with("never", Window::default().with_within(hours(1)), |_: &Context| Verdict::Unknown(vec![]))
+    Verify::with("never", Window::default().with_within(hours(1)), |_: Context| async { Ok(Verdict::Unknown(vec![])) })
 }
 use rollback_core::Window;
 
@@ -205,7 +209,12 @@ async fn break_glass_takes_over_and_the_other_ends() {
     let first = flow(shop.clone(), journal.clone()).recovered_when(never());
     let second = async {
         tokio::time::sleep(seconds(20)).await;
-        Rollback::of(shop.clone()).journal(journal.clone()).blaming("1").spool(dir.path()).break_glass("still down").await
+        Rollback::of(shop.clone())
+            .journal(journal.clone())
+            .blaming("1")
+            .spool(dir.path())
+            .break_glass("still down")
+            .await
     };
     let (first, second) = tokio::join!(first.run(), second);
     let first = first.unwrap();
@@ -220,7 +229,8 @@ async fn break_glass_pressed_twice_does_not_walk_on() {
         let dir = tempfile::tempdir().unwrap();
         let shop = if renumbers { shop().renumbers() } else { shop() };
         let press = || {
-            let broken: Result<MemoryJournal> = Err(Error::new(Kind::Unavailable, "open the journal").with_message("disk full"));
+            let broken: Result<MemoryJournal> =
+                Err(Error::new(Kind::Unavailable, "open the journal").with_message("disk full"));
             Rollback::of(shop.clone()).journal(broken).spool(dir.path())
         };
         let first = press().break_glass("down").await;
@@ -277,7 +287,8 @@ async fn what_cannot_be_undone_needs_a_word() {
     let dir = tempfile::tempdir().unwrap();
     let glass = Rollback::of(shop.clone()).spool(dir.path()).break_glass("down").await;
     assert!(matches!(glass.outcome(), Outcome::Refused { .. }), "{glass}");
-    let machine = flow(shop.clone(), MemoryJournal::new()).policy(Policy::default().with_irreversible(true)).by_machine();
+    let machine =
+        flow(shop.clone(), MemoryJournal::new()).policy(Policy::default().with_irreversible(true)).by_machine();
     assert!(matches!(machine.run().await.unwrap().outcome(), Outcome::Refused { .. }));
     assert_eq!(shop.effects(), []);
     let word = flow(shop.clone(), MemoryJournal::new()).policy(Policy::default().with_irreversible(true));
@@ -310,7 +321,11 @@ async fn undoing_a_rollback_takes_an_approval_and_an_override() {
     let (shop, journal) = (shop(), MemoryJournal::new());
     assert_eq!(flow(shop.clone(), journal.clone()).run().await.unwrap().outcome(), &Outcome::Recovered);
     let undo = |policy: Policy| {
-        flow(shop.clone(), journal.clone()).blaming("1").to(Choose::exactly("2")).policy(policy).recovered_when(Runs::wanted())
+        flow(shop.clone(), journal.clone())
+            .blaming("1")
+            .to(Choose::exactly("2"))
+            .policy(policy)
+            .recovered_when(Runs::wanted())
     };
     let plain = undo(Policy::default()).run().await.unwrap();
     assert!(matches!(plain.outcome(), Outcome::Refused { why, .. } if why.contains("known bad")), "{plain}");
@@ -319,7 +334,11 @@ async fn undoing_a_rollback_takes_an_approval_and_an_override() {
     assert!(matches!(alone.outcome(), Outcome::Refused { why, .. } if why.contains("not approved")), "{alone}");
     let both = undo(word).approved_by(Says(None)).run().await.unwrap();
     assert_eq!(both.outcome(), &Outcome::Recovered, "{both}");
-    assert!(both.lines().iter().any(|l| matches!(&l.entry, Entry::Overridden { why, .. } if why.contains("not the release"))));
+    assert!(
+        both.lines()
+            .iter()
+            .any(|l| matches!(&l.entry, Entry::Overridden { why, .. } if why.contains("not the release")))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -332,10 +351,7 @@ async fn still_failing_after_it_is_not_recovered() {
         .run()
         .await
         .unwrap();
-    assert!(
-        matches!(report.outcome(), Outcome::NotRecovered { .. } | Outcome::Stuck { .. }),
-        "{report}"
-    );
+    assert!(matches!(report.outcome(), Outcome::NotRecovered { .. } | Outcome::Stuck { .. }), "{report}");
     assert!(!report.to_do().is_empty());
 }
 
@@ -343,8 +359,8 @@ async fn still_failing_after_it_is_not_recovered() {
 async fn the_next_rung_begins_where_the_first_stopped() {
     let shop = shop().never_settles("CrashLoopBackOff");
     let ladder = Ladder::new()
-        .with_rung(Direct::default(), Weight::NONE)
-        .with_rung(Direct::default().with_in_place(true), Weight::NONE)
+        .rung(Direct::default(), Weight::NONE)
+        .rung(Direct::default().with_in_place(true), Weight::NONE)
         .then_page("payments on call");
     let report = flow(shop.clone(), MemoryJournal::new()).using(ladder).run().await.unwrap();
     let Outcome::Stuck { human, at, .. } = report.outcome() else { panic!("{report}") };
@@ -357,7 +373,7 @@ async fn the_next_rung_begins_where_the_first_stopped() {
 #[tokio::test(start_paused = true)]
 async fn a_verifier_that_never_knows_is_no_recovery() {
     let shop = shop();
-    let unknown = Verify::with("metrics", Window::default(), |_: &Context| Verdict::Unknown(vec![]));
+    let unknown = Verify::with("metrics", Window::default(), |_: Context| async { Ok(Verdict::Unknown(vec![])) });
     let report = flow(shop, MemoryJournal::new()).recovered_when(unknown).run().await.unwrap();
     assert!(matches!(report.outcome(), Outcome::NotRecovered { why } if why.contains("metrics")), "{report}");
 }

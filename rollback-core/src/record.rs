@@ -113,7 +113,7 @@ mod tests {
     use super::*;
     use crate::{
         Applied, Approved, Capabilities, Change, Choose, Fencing, Identity, Observation, PartState, Past, Prepared,
-        Token, Work, journal::sample::LedgerOnly,
+        Token, Work, journal::MemoryJournal,
     };
     use async_trait::async_trait;
 
@@ -145,21 +145,22 @@ mod tests {
     fn shop(parts: impl IntoIterator<Item = PartState>) -> Shop {
         Shop("t:shop".into(), parts.into_iter().collect())
     }
-    fn standings(journal: &LedgerOnly) -> Vec<(String, Standing)> {
-        journal.ledger.lock().unwrap().iter().map(|e| (e.release.id.to_string(), e.standing)).collect()
+    async fn standings(journal: &MemoryJournal) -> Vec<(String, Standing)> {
+        let ledger = journal.ledger(&"t:shop".into()).await.unwrap();
+        ledger.iter().map(|e| (e.release.id.to_string(), e.standing)).collect()
     }
 
     #[tokio::test]
     async fn what_runs_is_seen_and_what_is_known_stays() {
-        let journal = LedgerOnly::default();
+        let journal = MemoryJournal::new();
         let entry = record(&shop([PartState::of("2")]), &journal, "2.0.0", Timestamp(5)).await.unwrap();
         assert_eq!((entry.release.label.as_str(), entry.release.why.as_deref()), ("2.0.0", Some("commit 2")));
-        assert_eq!(standings(&journal), [("2".to_string(), Standing::Seen)]);
+        assert_eq!(standings(&journal).await, [("2".to_string(), Standing::Seen)]);
         for standing in [Standing::Verified, Standing::Failed] {
             let known = LedgerEntry::new(Release::new("2"), standing, Timestamp(6), "found out");
             journal.mark(&"t:shop".into(), &known).await.unwrap();
             assert_eq!(record(&shop([PartState::of("2")]), &journal, "again", Timestamp(7)).await.unwrap(), known);
-            assert_eq!(standings(&journal), [("2".to_string(), standing)]);
+            assert_eq!(standings(&journal).await, [("2".to_string(), standing)]);
         }
     }
 
@@ -168,16 +169,16 @@ mod tests {
         for parts in
             [vec![], vec![PartState::of("2"), PartState::of("3")], vec![PartState::new(None, Running::Nothing)]]
         {
-            let journal = LedgerOnly::default();
+            let journal = MemoryJournal::new();
             let e = record(&shop(parts), &journal, "x", Timestamp(5)).await.unwrap_err();
             assert_eq!(e.kind(), Kind::Conflict);
-            assert_eq!(standings(&journal), []);
+            assert_eq!(standings(&journal).await, []);
         }
     }
 
     #[tokio::test]
     async fn an_import_fills_gaps_and_the_newest_verified_is_chosen() {
-        let journal = LedgerOnly::default();
+        let journal = MemoryJournal::new();
         let target = TargetId::from("t:shop");
         let all = || {
             vec![
@@ -197,7 +198,7 @@ mod tests {
             ..Past::default()
         };
         assert_eq!(past.choose(&Choose::verified(), &"4".into(), false).unwrap().wanted.id, "3");
-        assert!(standings(&journal).contains(&("1".into(), Standing::Failed)), "newer than the import");
+        assert!(standings(&journal).await.contains(&("1".into(), Standing::Failed)), "newer than the import");
         // Newer knowledge from elsewhere does replace.
         let newer = vec![(Release::new("3"), Standing::Failed)];
         assert_eq!(import(&journal, &target, newer, Timestamp(3000)).await.unwrap(), ["3"]);

@@ -100,22 +100,29 @@ async fn lift(journal: &dyn Journal, freeze: &dyn Freeze, held: &HeldFreeze) -> 
 mod tests {
     use super::super::FreezeFile;
     use super::*;
-    use crate::journal::sample::LedgerOnly;
+    use crate::{Begun, Entry, Intent, Line, journal::MemoryJournal};
+    use std::time::Duration;
 
     #[tokio::test]
     async fn exactly_what_the_run_froze_is_lifted_and_the_rest_reported() {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str| FreezeFile::new(dir.path().join(name));
         let hold =
-            |run: &str, until| Hold::new(RunId::from(run), "t".into(), "me", "500s").with_until(Some(Timestamp(until)));
+            |run: &str, until| Hold::new(RunId::from(run), run.into(), "me", "500s").with_until(Some(Timestamp(until)));
         let far = u64::MAX;
-        let journal = LedgerOnly::default();
-        for (freeze, run, until) in
-            [("one", "r1", far), ("old", "r1", 1), ("other", "r1", far), ("broken", "r1", far), ("one", "r2", far)]
+        let journal = MemoryJournal::new();
+        for (run, freezes) in
+            [("r1", &[("one", far), ("old", 1), ("other", far), ("broken", far)][..]), ("r2", &[("one", far)])]
         {
-            let (freeze, hold) = (file(freeze), hold(run, until));
-            let was = freeze.freeze(&hold).await.unwrap();
-            journal.holds.lock().unwrap().push(HeldFreeze { name: freeze.name(), hold, was });
+            let begun = journal.begin(&Intent::new(run.into(), run.into(), "me", "500s")).await.unwrap();
+            let Begun::Fresh { lease, .. } = begun else { unreachable!("{begun:?}") };
+            for (seq, (freeze, until)) in (0..).zip(freezes) {
+                let freeze = file(freeze);
+                let was = freeze.freeze(&hold(run, *until)).await.unwrap();
+                let entry = Entry::Froze { name: freeze.name(), was: Some(was), until: Some(Timestamp(*until)) };
+                let line = Line::new(seq, lease.epoch, Timestamp(0), Duration::ZERO, Duration::ZERO, entry);
+                journal.append(&lease, &[line]).await.unwrap();
+            }
         }
         std::fs::write(dir.path().join("broken"), "no json").unwrap();
         let given: Vec<Arc<dyn Freeze>> = vec![Arc::new(file("one")), Arc::new(file("old")), Arc::new(file("broken"))];
@@ -134,6 +141,6 @@ mod tests {
         std::fs::write(dir.path().join("broken"), "{}").unwrap();
         let ends = unfreeze(&journal, &given, &"r1".into(), "me").await.unwrap();
         assert_eq!(ends.iter().map(|e| e.end.clone()).collect::<Vec<_>>(), [FreezeEnd::NotGiven, FreezeEnd::Lifted]);
-        assert_eq!(journal.holds.lock().unwrap().len(), 2);
+        assert_eq!(journal.holds().await.unwrap().len(), 2);
     }
 }

@@ -38,7 +38,7 @@ impl Tcp {
         let address = address.into();
         let port =
             address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse().ok());
-        if !port.is_some_and(|port: u16| port > 0) {
+        if port.is_none_or(|port: u16| port == 0) {
             return Err(Error::new(Kind::Invalid, "make a TCP check")
                 .with_message(format!("{address:?} is not host:port, such as 127.0.0.1:5432"))
                 .without_effect());

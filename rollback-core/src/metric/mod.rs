@@ -37,6 +37,7 @@ mod text;
 pub use closure::Metric;
 #[cfg(feature = "prometheus")]
 pub use query::PrometheusQuery;
+pub(crate) use samples::millis;
 pub use samples::{Level, Samples};
 #[cfg(feature = "prometheus")]
 pub use text::{PrometheusText, Series};

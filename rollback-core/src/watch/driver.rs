@@ -371,3 +371,275 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{
+        Applied, Approved, Capabilities, Change, Identity, Now, PartState, Prepared, TargetId, Token, Work,
+        metric::{Measure, Metric},
+        watch::{OnNoData, Says},
+    };
+    use async_trait::async_trait;
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    };
+
+    /// Runs what `runs` says after so many quick looks.
+    #[derive(Debug, Clone)]
+    struct Runs {
+        id: TargetId,
+        looks: Arc<AtomicU64>,
+        runs: fn(u64) -> Vec<(&'static str, &'static str)>,
+    }
+    impl Runs {
+        fn of(runs: fn(u64) -> Vec<(&'static str, &'static str)>) -> Self {
+            Self { id: "test:shop".into(), looks: Arc::default(), runs }
+        }
+        fn always() -> Self {
+            Self::of(|_| vec![("all", "2")])
+        }
+    }
+    #[async_trait]
+    impl Target for Runs {
+        fn id(&self) -> &TargetId {
+            &self.id
+        }
+        fn capabilities(&self) -> Capabilities {
+            unreachable!()
+        }
+        async fn observe(&self, _: Look) -> Result<Observation> {
+            let parts = (self.runs)(self.looks.fetch_add(1, Relaxed));
+            if parts.is_empty() {
+                return Err(Error::new(Kind::Unavailable, "look"));
+            }
+            let parts = parts.into_iter().map(|(part, release)| (part.into(), PartState::of(release)));
+            Ok(Observation::new(Identity::new("here", "shop"), parts, Token::none()))
+        }
+        async fn history(&self, _: usize) -> Result<Vec<Release>> {
+            Ok(vec![Release::new("2").with_label("two")])
+        }
+        async fn prepare(&self, _: &Change, _: &Work) -> Result<Prepared> {
+            unreachable!()
+        }
+        async fn apply(&self, _: &Approved, _: Token, _: &Work) -> Result<Applied> {
+            unreachable!()
+        }
+        fn recorder(&self) -> Option<Arc<dyn crate::Record>> {
+            None
+        }
+        fn evidence(&self) -> Option<Arc<dyn crate::EvidenceSource>> {
+            None
+        }
+    }
+
+    /// The n-th reading.
+    fn gives(value: impl Fn(u64) -> Option<f64> + Send + Sync + 'static) -> Metric {
+        let n = AtomicU64::new(0);
+        Metric::with("m", move || {
+            let value = value(n.fetch_add(1, Relaxed));
+            async move { value.ok_or_else(|| Error::new(Kind::Unavailable, "read it")) }
+        })
+    }
+    fn rule() -> Rule {
+        Rule::above("errors", 0.05).with_hold(minutes(2))
+    }
+    fn watch(target: Runs, source: Metric) -> Watch {
+        Watch::of(target).rule(rule(), source)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clear_for_the_whole_soak_is_stable() {
+        let began = Instant::now();
+        let report = watch(Runs::always(), gives(|_| Some(0.01))).run().await.unwrap();
+        assert_eq!(report.outcome, WatchOutcome::Stable { soaked: minutes(15) });
+        assert_eq!((report.evaluations, began.elapsed()), (31, minutes(15)));
+        assert_eq!((report.verified, report.not_verified.as_deref()), (false, Some("there is no journal")));
+        let again: WatchReport = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+        assert_eq!(again, report);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_breach_names_the_suspect_as_soon_as_it_was_held() {
+        let began = Instant::now();
+        let report = watch(Runs::always(), gives(|n| Some(if n < 4 { 0.01 } else { 0.15 }))).run().await.unwrap();
+        let WatchOutcome::Breached { rule, suspect, evidence } = &report.outcome else { panic!("{report}") };
+        assert_eq!((rule.metric.as_str(), suspect.as_str()), ("errors", "2"));
+        assert!(evidence[0].seen.starts_with("0.15"), "{evidence:?}");
+        assert_eq!(began.elapsed(), minutes(4), "bad from 2 min on, held for 2");
+        let says: Vec<_> = report.lines.iter().map(|line| line.says.name()).collect();
+        assert_eq!(says, ["clear", "pending", "breached"]);
+        assert!(report.first_breach.is_some() && !report.verified);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_blind_and_never_stable() {
+        for source in [gives(|_| None), gives(|n| (n < 20).then_some(0.01)), gives(|_| Some(f64::NAN))] {
+            let report = watch(Runs::always(), source).run().await.unwrap();
+            assert!(matches!(report.outcome, WatchOutcome::Blind { .. }), "{report}");
+        }
+        let hangs = Metric::with("m", || async {
+            std::future::pending::<()>().await;
+            Ok(0.0)
+        });
+        let panics = Metric::with("m", || async { if true { panic!("on purpose") } else { Ok(0.0) } });
+        for source in [hangs, panics] {
+            let report = watch(Runs::always(), source).run().await.unwrap();
+            assert!(matches!(report.outcome, WatchOutcome::Blind { .. }), "{report}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_waits_for_data_and_what_it_waited_does_not_count() {
+        let rule = || rule().with_on_no_data(OnNoData::Pause);
+        let gap = gives(|n| (!(10..20).contains(&n)).then_some(0.01));
+        let report = Watch::of(Runs::always()).rule(rule(), gap).run().await.unwrap();
+        assert_eq!(report.outcome, WatchOutcome::Stable { soaked: minutes(15) });
+        assert_eq!(report.watched, minutes(20));
+        let began = Instant::now();
+        let report =
+            Watch::of(Runs::always()).rule(rule(), gives(|_| None)).for_at_most(minutes(40)).run().await.unwrap();
+        assert!(matches!(report.outcome, WatchOutcome::Blind { .. }), "{report}");
+        assert_eq!(began.elapsed(), minutes(40));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_release_meanwhile_is_superseded_and_blames_nobody() {
+        // A deploy of 3 begins when 2 has already been bad for a while.
+        let target = Runs::of(|n| if n < 4 { vec![("all", "2")] } else { vec![("all", "3")] });
+        let report = watch(target, gives(|_| Some(0.9))).run().await.unwrap();
+        assert_eq!(report.outcome, WatchOutcome::Superseded { by: "3".into() });
+        // Only the very last, full look shows it.
+        let target = Runs::of(|n| if n < 32 { vec![("all", "2")] } else { vec![("all", "3")] });
+        let report = watch(target, gives(|_| Some(0.01))).run().await.unwrap();
+        assert_eq!(report.outcome, WatchOutcome::Superseded { by: "3".into() });
+        assert!(!report.verified);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_read_is_not_taken_for_unchanged() {
+        let target = Runs::of(|n| if n < 5 { vec![("all", "2")] } else { vec![] });
+        let report = watch(target, gives(|_| Some(0.01))).run().await.unwrap();
+        let WatchOutcome::Blind { why } = &report.outcome else { panic!("{report}") };
+        assert!(why.contains("cannot be read"), "{why}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_breach_that_is_shared_until_the_end_is_not_the_deployments() {
+        let watch = Watch::of(Runs::always()).rule_against(rule(), gives(|_| Some(0.9)), gives(|_| Some(0.9)));
+        let report = watch.run().await.unwrap();
+        assert!(matches!(report.outcome, WatchOutcome::Shared { .. }), "{report}");
+        assert!(!report.verified);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_does_not_end_stable_on_a_bad_reading() {
+        let report = watch(Runs::always(), gives(|n| Some(if n % 3 == 2 { 0.9 } else { 0.01 }))).run().await.unwrap();
+        let WatchOutcome::Stable { soaked } = report.outcome else { panic!("{report}") };
+        assert!(soaked >= minutes(15) && report.watched > minutes(20), "{report}");
+        assert_eq!(report.lines.last().unwrap().says, Says::Clear);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resumed_watch_goes_on_with_its_hold_and_its_soak() {
+        let stored = Arc::new(Mutex::new(String::new()));
+        let keep = stored.clone();
+        let first = watch(Runs::always(), gives(|n| Some(if n < 10 { 0.01 } else { 0.9 })))
+            .saving(move |state| *keep.lock().unwrap() = serde_json::to_string(state).unwrap());
+        assert!(
+            timeout(seconds(30 * 13 - 1), first.run()).await.is_err(),
+            "dropped before it was held for long enough"
+        );
+        let state: WatchState = serde_json::from_str(&stored.lock().unwrap()).unwrap();
+        assert_eq!(state.soaked(), seconds(30 * 9));
+        let began = Instant::now();
+        let report = watch(Runs::always(), gives(|_| Some(0.9))).resume(state.clone()).run().await.unwrap();
+        assert!(matches!(report.outcome, WatchOutcome::Breached { .. }), "{report}");
+        // 60 s of the hold were over; the time between the processes, next to none by the machine's clock, counts.
+        assert!(began.elapsed() >= seconds(60) && began.elapsed() < minutes(2), "{:?}", began.elapsed());
+
+        let other = Watch::of(Runs::always()).rule(rule().with_hold(minutes(9)), gives(|_| None)).resume(state);
+        assert_eq!(other.run().await.unwrap_err().kind(), Kind::Invalid);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bad_input_is_refused_before_anything() {
+        let target = Runs::always;
+        let split = Runs::of(|_| vec![("stable", "1"), ("canary", "2")]);
+        let twice = Watch::of(target()).rule(rule(), gives(|_| None)).rule(rule(), gives(|_| None));
+        let relative = Rule::above("p95", crate::watch::Threshold::TimesBaseline(2.0));
+        for watch in [
+            Watch::of(target()),
+            twice,
+            Watch::of(target()).rule(relative, gives(|_| None)),
+            watch(target(), gives(|_| None)).for_at_least(Duration::ZERO),
+            watch(target(), gives(|_| None)).every(Duration::ZERO),
+            watch(target(), gives(|_| None)).release("7"),
+            watch(split.clone(), gives(|_| None)),
+        ] {
+            let error = watch.run().await.unwrap_err();
+            assert_eq!(error.kind(), Kind::Invalid, "{error}");
+        }
+        let report = watch(split, gives(|_| Some(0.01))).release("2").run().await.unwrap();
+        assert!(matches!(report.outcome, WatchOutcome::Stable { .. }));
+        assert!(report.not_verified.unwrap().contains("everywhere"));
+    }
+
+    #[derive(Debug)]
+    struct Jumps(SystemClock, AtomicU64);
+    impl Clock for Jumps {
+        fn now(&self) -> Now {
+            let n = self.1.fetch_add(1, Relaxed);
+            Now { wall: Timestamp([5_000_000, 0, 9_000_000_000][n as usize % 3]), ..self.0.now() }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wall_clock_that_jumps_changes_nothing() {
+        let counts = |n: u64| Measure::counts(n as u32 * if n < 10 { 0 } else { 20 }, n as u32 * 100);
+        let n = Arc::new(AtomicU64::new(0));
+        let run = |clock: Arc<Jumps>| {
+            n.store(0, Relaxed);
+            let n = n.clone();
+            let source = Metric::with("m", move || {
+                let measure = counts(n.fetch_add(1, Relaxed));
+                async move { Ok(measure) }
+            });
+            let watch = watch(Runs::always(), source);
+            async move {
+                let began = Instant::now();
+                let jumping = Jumps(SystemClock::new(), AtomicU64::new(clock.1.load(Relaxed)));
+                let watch = if clock.1.load(Relaxed) > 0 { watch.clock(jumping) } else { watch };
+                let report = watch.run().await.unwrap();
+                let says: Vec<_> = report.lines.iter().map(|line| line.says).collect();
+                (report.outcome, says, report.watched, began.elapsed())
+            }
+        };
+        let calm = run(Arc::new(Jumps(SystemClock::new(), AtomicU64::new(0)))).await;
+        let jumping = run(Arc::new(Jumps(SystemClock::new(), AtomicU64::new(1)))).await;
+        assert_eq!(calm, jumping);
+        assert!(matches!(calm.0, WatchOutcome::Breached { .. }));
+    }
+
+    #[cfg(feature = "mock")]
+    #[tokio::test(start_paused = true)]
+    async fn stable_marks_the_release_verified() {
+        let mut journal = crate::journal::MockJournal::new();
+        journal
+            .expect_mark()
+            .withf(|target, entry| {
+                target == "test:shop" && entry.release.label == "two" && entry.standing == Standing::Verified
+            })
+            .times(1)
+            .returning(|_, _| Ok(()));
+        let report = watch(Runs::always(), gives(|_| Some(0.01))).journal(journal).run().await.unwrap();
+        assert!(report.verified, "{report}");
+
+        let mut full = crate::journal::MockJournal::new();
+        full.expect_mark().returning(|_, _| Err(Error::new(Kind::Unavailable, "write the ledger")));
+        let report = watch(Runs::always(), gives(|_| Some(0.01))).journal(full).run().await.unwrap();
+        assert!(!report.verified && report.not_verified.unwrap().contains("write the ledger"));
+    }
+}

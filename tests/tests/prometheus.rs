@@ -73,13 +73,15 @@ async fn a_real_server() {
     )
     .unwrap()
     .with_age("time() - max(timestamp(req_total))");
-    // Visible after a few scrapes.
+    // Visible after a few scrapes; read on until enough were counted.
     let began = Instant::now();
     let sample = loop {
         assert!(server.0.try_wait().unwrap().is_none(), "prometheus ended by itself");
-        match read(&ratio).await {
-            Ok(sample) => break sample,
-            Err(error) => assert!(began.elapsed() < Duration::from_secs(30), "{error}"),
+        let answer = read(&ratio).await;
+        assert!(began.elapsed() < Duration::from_secs(30), "{answer:?}");
+        match answer {
+            Ok(sample) if matches!(sample.measure, Measure::Value { of: Some(of), .. } if of >= 100.0) => break sample,
+            _ => {}
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     };

@@ -57,7 +57,8 @@ impl PrometheusQuery {
     pub fn value(url: &str, query: impl Into<String>) -> Result<Self> {
         Self::new(url, Take::Value { query: query.into(), count: None })
     }
-    /// How many were bad in the window, of how many: the rule then knows how many there were.
+    /// How many were bad in the window, of how many: the rule then knows how many there were. Each query gives one series
+    /// without labels, so that the server can divide them.
     ///
     /// # Errors
     /// As [`value`](Self::value).
@@ -145,11 +146,9 @@ impl MetricSource for PrometheusQuery {
                 Measure::Value { value: self.ask(&client, query, ask).await?, of }
             }
             Take::Ratio { bad, all } => {
-                let (bad, all) = (self.ask(&client, bad, ask).await?, self.ask(&client, all, ask).await?);
-                if all <= 0.0 {
-                    return Err(self.server.unusable("nothing was counted in the window"));
-                }
-                Measure::value_of(bad / all, all)
+                // Divided by the server in one query: two would be of two moments, with a scrape in between.
+                let value = self.ask(&client, &format!("({bad}) / ({all})"), ask).await?;
+                Measure::value_of(value, self.ask(&client, all, ask).await?)
             }
         };
         Ok(vec![Sample::now(measure).with_age(age)])

@@ -1,6 +1,9 @@
 //! A metric is back: under a threshold, or near its baseline.
 
-use super::{Verdict, Verifier, Window};
+use super::{
+    Verdict, Verifier, Window,
+    presets::{Must, Preset},
+};
 use crate::{
     Clock, Context, Evidence, Now, Result, SystemClock,
     metric::{Ask, Level, MetricSource, Reading, Samples, millis},
@@ -8,7 +11,6 @@ use crate::{
 };
 use async_trait::async_trait;
 use std::{
-    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -29,7 +31,8 @@ use std::{
 #[derive(Debug)]
 pub struct MetricBack {
     name: String,
-    good: Good,
+    must: Must,
+    baseline: Option<Level>,
     source: Arc<dyn MetricSource>,
     window: Window,
     over: Duration,
@@ -39,28 +42,12 @@ pub struct MetricBack {
     samples: Mutex<Samples>,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Good {
-    Under(f64),
-    Over(f64),
-    Within { share: f64, of: Level },
-}
-
-impl fmt::Display for Good {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Good::Under(n) => write!(f, "under {n}"),
-            Good::Over(n) => write!(f, "over {n}"),
-            Good::Within { share, of } => write!(f, "within {}% of {}", share * 100.0, of.value),
-        }
-    }
-}
-
 impl MetricBack {
-    fn new(name: impl Into<String>, good: Good, source: impl MetricSource) -> Self {
+    fn new(name: impl Into<String>, must: Must, source: impl MetricSource) -> Self {
         Self {
             name: name.into(),
-            good,
+            must,
+            baseline: None,
             source: Arc::new(source),
             window: Window::default().with_every(seconds(10)),
             over: seconds(60),
@@ -72,40 +59,22 @@ impl MetricBack {
     }
     /// Holds under the threshold; at it, it does not.
     pub fn under(name: impl Into<String>, threshold: f64, source: impl MetricSource) -> Self {
-        Self::new(name, Good::Under(threshold), source)
-    }
-    /// Holds over the threshold; at it, it does not.
-    pub fn over(name: impl Into<String>, threshold: f64, source: impl MetricSource) -> Self {
-        Self::new(name, Good::Over(threshold), source)
+        Self::new(name, Must::BeLess(threshold), source)
     }
     /// Holds no further from the baseline, either way, than this share of it: 0.1 is 10 %. A baseline of zero, or of fewer
     /// observations than [`with_min_samples`](Self::with_min_samples), tells nothing: always unknown.
     pub fn within(name: impl Into<String>, share: f64, of: Level, source: impl MetricSource) -> Self {
-        Self::new(name, Good::Within { share, of }, source)
+        Self::new(name, Must::StayWithinShareOfBaseline(share), source).with_baseline(of)
     }
-    /// 001: errors under 1 % within 5 min. 20 observations at least.
-    pub fn runbook_001_errors(source: impl MetricSource) -> Self {
-        let window = Window::default().with_within(minutes(5)).with_every(seconds(10));
-        Self::under("error rate", 0.01, source).with_min_samples(20).with_window(window)
+    /// A runbook's condition, with its window. One that [needs a baseline](Must::needs_baseline) is unknown without.
+    /// Ratios and quantiles want [`with_min_samples`](Self::with_min_samples): 20 is a good number.
+    pub fn preset(preset: Preset, source: impl MetricSource) -> Self {
+        Self::new(preset.name, preset.must, source).with_window(preset.window)
     }
-    /// 001: p95 within 10 % of its baseline within 3 min. 20 observations at least.
-    pub fn runbook_001_p95(baseline: Level, source: impl MetricSource) -> Self {
-        let window = Window::default().with_within(minutes(3)).with_every(seconds(10));
-        Self::within("p95 latency", 0.10, baseline, source).with_min_samples(20).with_window(window)
-    }
-    /// 001: the request rate is stable within 2 min: here, within 10 % of its baseline.
-    pub fn runbook_001_request_rate(baseline: Level, source: impl MetricSource) -> Self {
-        let window = Window::default().with_within(minutes(2)).with_every(seconds(10));
-        Self::within("request rate", 0.10, baseline, source).with_window(window)
-    }
-    /// 003: after 2 min to settle, at least 95 % succeed, five checks in a row (30 s apart). Over a ratio of successes, 20
-    /// observations at least.
-    pub fn runbook_003_success(source: impl MetricSource) -> Self {
-        Self::over("success rate", 0.95 - f64::EPSILON, source).with_min_samples(20).with_window(five_checks())
-    }
-    /// 003: after 2 min to settle, p95 at most 500 ms, five checks in a row (30 s apart). In seconds.
-    pub fn runbook_003_p95(source: impl MetricSource) -> Self {
-        Self::under("p95 latency", 0.5 + f64::EPSILON, source).with_min_samples(20).with_window(five_checks())
+    /// What it was before the deployment.
+    pub fn with_baseline(mut self, baseline: Level) -> Self {
+        self.baseline = Some(baseline);
+        self
     }
     /// When samples are taken and what makes them enough. Default: at once, every 10 s for 5 min, one is enough.
     pub fn with_window(mut self, window: Window) -> Self {
@@ -135,11 +104,6 @@ impl MetricBack {
 
     /// The level, or why there is none.
     fn level(&self, reading: &Reading, now: Now, since: Duration) -> Result<Level, String> {
-        if let Good::Within { of, .. } = self.good
-            && (of.value == 0.0 || !of.value.is_finite() || of.of < self.min_samples as f64)
-        {
-            return Err(format!("the baseline of {} from {} observations tells nothing", of.value, of.of));
-        }
         let (now, asked) = (millis(now.mono), millis(reading.asked));
         let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
         samples.take(asked, reading)?;
@@ -153,15 +117,10 @@ impl MetricBack {
     }
 }
 
-/// 2 min to settle, then five samples 30 s apart, all of which hold.
-fn five_checks() -> Window {
-    Window::default().with_settle(minutes(2)).with_every(seconds(30)).with_hold(minutes(2))
-}
-
 #[async_trait]
 impl Verifier for MetricBack {
     fn name(&self) -> String {
-        format!("{} {}", self.name, self.good)
+        format!("{}: {:?}", self.name, self.must)
     }
     fn window(&self) -> Window {
         self.window
@@ -178,13 +137,14 @@ impl Verifier for MetricBack {
             Ok(level) => level,
             Err(why) => return Ok(Verdict::Unknown(evidence(format!("no data: {why}")))),
         };
-        let good = match self.good {
-            Good::Under(threshold) => level.value < threshold,
-            Good::Over(threshold) => level.value > threshold,
-            Good::Within { share, of } => (level.value - of.value).abs() <= share * of.value.abs(),
-        };
-        let seen = evidence(format!("{} of {} observations, wanted {}", level.value, level.of, self.good));
-        Ok(if good { Verdict::Holds(seen) } else { Verdict::Fails(seen) })
+        let seen =
+            |more: &str| evidence(format!("{} of {} observations, must {:?}{more}", level.value, level.of, self.must));
+        let baseline = self.baseline.filter(|b| b.of >= self.min_samples as f64).map(|b| b.value);
+        Ok(match self.must.holds(level.value, baseline) {
+            Some(true) => Verdict::Holds(seen("")),
+            Some(false) => Verdict::Fails(seen("")),
+            None => Verdict::Unknown(seen("; there is no baseline that tells")),
+        })
     }
 }
 
@@ -250,5 +210,15 @@ mod tests {
         }
         let nothing = MetricBack::within("m", 0.1, Level::new(0.0, 50.0), source([Some(0.0.into())]));
         assert_eq!(word(&nothing.verify(&context(60)).await.unwrap()), "unknown");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runbooks_condition() {
+        let latency =
+            || MetricBack::preset(crate::verify::presets::runbook_001::latency(), source([Some(0.109.into())]));
+        assert_eq!(word(&latency().verify(&context(60)).await.unwrap()), "unknown", "there is no baseline");
+        let with_one = latency().with_baseline(Level::new(0.1, 50.0));
+        assert_eq!(word(&with_one.verify(&context(60)).await.unwrap()), "holds");
+        assert_eq!(with_one.window().within, minutes(3));
     }
 }

@@ -19,6 +19,9 @@ pub use instances_ready::InstancesReady;
 pub use log_scan::LogScan;
 pub use runs::Runs;
 
+mod metric;
+pub use metric::MetricBack;
+
 use crate::{Context, Evidence, Health, Result, minutes, seconds};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};

@@ -75,9 +75,9 @@ pub use observe::Observer;
 pub use payload::{Payload, Stored};
 pub use plan::{Gate, Plan, Rung, Situation, Step};
 pub use prepared::{Applied, Approved, Artifact, DiffLine, Expected, Extent, Finding, Prepared, Severity};
+pub use release::{LedgerEntry, Release, Standing};
 pub use report::Report;
 pub use rollback::{IntoJournal, Rollback};
-pub use release::{LedgerEntry, Release, Standing};
 pub use strategy::{Strategy, Unplannable};
 pub use target::{Bounds, EvidenceSource, Record, Target, Targets};
 pub use time::{Clock, Now, SystemClock, Timestamp, hours, minutes, seconds};
@@ -89,9 +89,9 @@ pub use work::Work;
 pub mod prelude {
     pub use crate::{
         Choose, Context, Error, Evidence, Health, HealthCheck, Journal, Kind, Observer, OrderedBy, Outcome, Policy,
-        Release, ReleaseId, Result, Rollback, Strategy, Target, TargetId, Timestamp, Verdict, Verifier, Weight, approve::*,
-        freeze::*, group::*, health::*, hours, journal::*, local::*, metric::*, minutes, observe::*, report::*,
-        seconds, strategy::*, verify::*, watch::*, wrap::*,
+        Release, ReleaseId, Result, Rollback, Strategy, Target, TargetId, Timestamp, Verdict, Verifier, Weight,
+        approve::*, freeze::*, group::*, health::*, hours, journal::*, local::*, metric::*, minutes, observe::*,
+        report::*, seconds, strategy::*, verify::*, watch::*, wrap::*,
     };
 }
 

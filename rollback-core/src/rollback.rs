@@ -1,8 +1,8 @@
 //! The builder: everything a rollback is made of, named for what it does.
 
 use crate::{
-    Approver, Choose, Clock, Error, Freeze, HealthCheck, Intent, Journal, Kind, Observer, OrderedBy, Policy, ReleaseId, Result,
-    RunId, Strategy, Support, Target, TargetId, Timestamp, Verifier,
+    Approver, Choose, Clock, Error, Freeze, HealthCheck, Intent, Journal, Kind, Observer, OrderedBy, Policy, ReleaseId,
+    Result, RunId, Strategy, Support, Target, TargetId, Timestamp, Verifier,
     engine::{
         Bug, Spool,
         driver::{Setup, drive},
@@ -264,7 +264,8 @@ impl Order {
     }
 
     fn check(&self, setup: &Setup) -> Result<()> {
-        let invalid = |message: &str| Err(Error::new(Kind::Invalid, "begin the rollback").with_message(message).without_effect());
+        let invalid =
+            |message: &str| Err(Error::new(Kind::Invalid, "begin the rollback").with_message(message).without_effect());
         let policy = &self.policy;
         if policy.poll.is_zero() || policy.lease.is_zero() || policy.reply_within.is_zero() {
             return invalid("poll, lease and reply_within must be longer than nothing");

@@ -1,9 +1,9 @@
 //! What the machine asks for, and what it is answered: the whole of its contact with the world.
 
 use crate::{
-    Approval, Approved, Artifact, At, Begun, Change, Digest, Fault, Health, Hold, Identity, Intent, Lease, Line, Look,
-    Observation, PartId, Past, Payload, Plan, Prepared, Situation, Token, Trace, Unplannable, Verdict,
-    Applied, EventKind, Outcome,
+    Applied, Approval, Approved, Artifact, At, Begun, Change, Digest, EventKind, Fault, Health, Hold, Identity, Intent,
+    Lease, Line, Look, Observation, Outcome, PartId, Past, Payload, Plan, Prepared, Situation, Token, Trace,
+    Unplannable, Verdict,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;

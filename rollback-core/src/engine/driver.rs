@@ -8,9 +8,9 @@ use super::{
     machine::{State, step},
 };
 use crate::{
-    ApprovalRequest, Approver, Begun, Bounds, Clock, Context, Error, Event, EventKind, Fault, Freeze, Health, HealthCheck,
-    Intent, Journal, Kind, Lease, Line, Observation, Observer, Outcome, Past, Result, RunQuery, Strategy, Target, Verifier,
-    Verifiers, Work,
+    ApprovalRequest, Approver, Begun, Bounds, Clock, Context, Error, Event, EventKind, Fault, Freeze, Health,
+    HealthCheck, Intent, Journal, Kind, Lease, Line, Observation, Observer, Outcome, Past, Result, RunQuery, Strategy,
+    Target, Verifier, Verifiers, Work,
 };
 use std::{
     future::Future,
@@ -142,7 +142,9 @@ fn fault<T>(result: Result<T>) -> Result<T, Fault> {
 async fn within<T>(time: Duration, doing: &str, call: impl Future<Output = Result<T>>) -> Result<T, Fault> {
     match tokio::time::timeout(time, call).await {
         Ok(result) => fault(result),
-        Err(_) => Err(Error::new(Kind::Unavailable, doing).with_message(format!("no answer within {time:?}")).into_fault()),
+        Err(_) => {
+            Err(Error::new(Kind::Unavailable, doing).with_message(format!("no answer within {time:?}")).into_fault())
+        }
     }
 }
 
@@ -294,10 +296,13 @@ impl Driver<'_> {
             }
             Ask::Freeze { name, hold, within: time } => {
                 let Some(freeze) = setup.freezes.iter().find(|f| f.name() == name) else {
-                    let missing = Error::new(Kind::NotFound, "freeze").with_message("this program knows no such freeze");
+                    let missing =
+                        Error::new(Kind::NotFound, "freeze").with_message("this program knows no such freeze");
                     return Answer::Froze(Err(missing.into_fault()));
                 };
-                self.keeping(None, within(time, "freeze", freeze.freeze(&hold))).await.map_or(Answer::Woke, Answer::Froze)
+                self.keeping(None, within(time, "freeze", freeze.freeze(&hold)))
+                    .await
+                    .map_or(Answer::Woke, Answer::Froze)
             }
             Ask::Try { since, within: time } => {
                 let context = self.context(state, since, time);
@@ -336,15 +341,20 @@ impl Driver<'_> {
                     return Answer::Checked(Ok(Health::Unknown(vec![])));
                 };
                 let context = context.with_part(Some(part));
-                self.keeping(None, within(time, "check the health", health.check(&context))).await.map_or(Answer::Woke, Answer::Checked)
+                self.keeping(None, within(time, "check the health", health.check(&context)))
+                    .await
+                    .map_or(Answer::Woke, Answer::Checked)
             }
             Ask::Verify { nth, since, within: time } => {
                 let context = self.context(state, since, time);
                 let (Some(verifier), Some(context)) = (setup.verifiers.0.get(nth), context) else {
-                    let missing = Error::new(Kind::NotFound, "verify").with_message("this program has no such verifier");
+                    let missing =
+                        Error::new(Kind::NotFound, "verify").with_message("this program has no such verifier");
                     return Answer::Verified(Err(missing.into_fault()));
                 };
-                self.keeping(None, within(time, "verify", verifier.verify(&context))).await.map_or(Answer::Woke, Answer::Verified)
+                self.keeping(None, within(time, "verify", verifier.verify(&context)))
+                    .await
+                    .map_or(Answer::Woke, Answer::Verified)
             }
             Ask::Sleep(time) => {
                 self.keeping(None, tokio::time::sleep(time)).await;
@@ -373,7 +383,9 @@ impl Driver<'_> {
             }
             let query = RunQuery::of_target(&self.intent.target).with_limit(100);
             match within(time, "read the recent runs", self.setup.journal.runs(&query)).await {
-                Ok(runs) => past.recent = runs.iter().filter(|r| r.run != self.intent.run).filter_map(|r| r.wrote).collect(),
+                Ok(runs) => {
+                    past.recent = runs.iter().filter(|r| r.run != self.intent.run).filter_map(|r| r.wrote).collect()
+                }
                 Err(fault) => lost.push(("recent runs".to_owned(), fault)),
             }
         }

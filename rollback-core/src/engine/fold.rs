@@ -1,7 +1,8 @@
 //! The durable state of a run: a fold of the lines that the journal acknowledged.
 
 use crate::{
-    Applied, Approved, At, Change, Chosen, Digest, Entry, Extent, Handle, Identity, Kind, Line, Mark, Outcome, Payload, Plan,
+    Applied, Approved, At, Change, Chosen, Digest, Entry, Extent, Handle, Identity, Kind, Line, Mark, Outcome, Payload,
+    Plan,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};

@@ -1,7 +1,8 @@
 //! What an observation says of a change: pure judgements, which the machine's decisions rest on.
 
 use crate::{
-    Capacity, Change, DiffLine, Landing, Observation, PartState, Plan, ReleaseId, Running, Settled, Weight, change::Shape,
+    Capacity, Change, DiffLine, Landing, Observation, PartState, Plan, ReleaseId, Running, Settled, Weight,
+    change::Shape,
 };
 
 /// The change has happened, and what runs is what was wished. Never true of a verb: only its own answer tells.
@@ -138,7 +139,11 @@ pub(super) fn residue(plan: &Plan, rung: usize, seen: &Observation) -> Vec<DiffL
         differs("capacity", wish.capacity.map(|c| c.count().to_string()), now.capacity.map(|c| c.count().to_string()));
     }
     for id in is.0.keys().filter(|id| !expected.0.contains_key(*id)) {
-        lines.push(DiffLine { what: format!("{id}"), from: None, to: Some("was not there, and was not planned".into()) });
+        lines.push(DiffLine {
+            what: format!("{id}"),
+            from: None,
+            to: Some("was not there, and was not planned".into()),
+        });
     }
     lines
 }

@@ -11,9 +11,10 @@ use super::{
     judge,
 };
 use crate::{
-    Approved, At, Begun, Capabilities, Change, Chosen, Digest, Effect, Entry, EventKind, Extent, Fault, Gate, Health, Hold,
-    Identity, Intent, Kind, Lease, LedgerEntry, Line, Look, NoChoice, Now, Observation, OnUnknown, OrderedBy, Ours, Outcome,
-    Past, Policy, Running, Severity, Situation, Standing, Step, Support, Timestamp, Trace, Verdict, Weight, Window,
+    Approved, At, Begun, Capabilities, Change, Chosen, Digest, Effect, Entry, EventKind, Extent, Fault, Gate, Health,
+    Hold, Identity, Intent, Kind, Lease, LedgerEntry, Line, Look, NoChoice, Now, Observation, OnUnknown, OrderedBy,
+    Ours, Outcome, Past, Policy, Running, Severity, Situation, Standing, Step, Support, Timestamp, Trace, Verdict,
+    Weight, Window,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::VecDeque, time::Duration};
@@ -100,7 +101,8 @@ pub fn step(mut state: State, answer: Answer, now: Now) -> (State, Effects) {
     }
     state.absorb(answer);
     let ask = state.next();
-    state.idle = matches!(ask, Ask::Approve { .. } | Ask::Verify { .. }) || (state.fold.reached.is_some() && matches!(ask, Ask::Sleep(_)));
+    state.idle = matches!(ask, Ask::Approve { .. } | Ask::Verify { .. })
+        || (state.fold.reached.is_some() && matches!(ask, Ask::Sleep(_)));
     let effects = Effects { events: std::mem::take(&mut state.events), ask };
     (state, effects)
 }
@@ -207,7 +209,10 @@ impl State {
                     vec![failed(left), mark(wanted, standing, why, at)]
                 }
                 Outcome::NotRecovered { why } => {
-                    vec![failed(left), mark(wanted, Standing::Seen, format!("rolled back to, and not recovered: {why}"), at)]
+                    vec![
+                        failed(left),
+                        mark(wanted, Standing::Seen, format!("rolled back to, and not recovered: {why}"), at),
+                    ]
                 }
                 Outcome::Stuck { .. } if self.fold.wrote => {
                     vec![failed(left), mark(wanted, Standing::Seen, "a rollback to it got stuck".to_owned(), at)]
@@ -575,8 +580,12 @@ impl State {
         if plan.target != intent.target || plan.suspect != chosen.suspect || plan.wanted != chosen.wanted.id {
             return self.refuse("the strategy planned something else than it was asked", "mend the strategy");
         }
-        let unsupported =
-            plan.rungs.iter().flat_map(|r| &r.steps).find(|s| !self.capabilities.supports(&s.change)).map(|s| s.name.clone());
+        let unsupported = plan
+            .rungs
+            .iter()
+            .flat_map(|r| &r.steps)
+            .find(|s| !self.capabilities.supports(&s.change))
+            .map(|s| s.name.clone());
         if let Some(name) = unsupported {
             return self.refuse(format!("the target cannot: {name}"), "another strategy");
         }
@@ -694,7 +703,8 @@ impl State {
                 let since = self.fold.step_since.unwrap_or(self.elapsed);
                 let patience = self.current().map_or(Duration::ZERO, |step| step.settle_within);
                 // A stale read gives a stale token: conflicts are retried by time, not by count.
-                let again = fault.transient || matches!(fault.kind, Kind::Conflict | Kind::Stale) || self.has(Bug::LostIsNone);
+                let again =
+                    fault.transient || matches!(fault.kind, Kind::Conflict | Kind::Stale) || self.has(Bug::LostIsNone);
                 let give_up = !again || self.elapsed.saturating_sub(since) > patience;
                 let why = fault.to_string();
                 self.scratch.sleep = Some(self.policy().poll);
@@ -938,13 +948,19 @@ impl State {
         if passed < window.settle {
             return Sampling::Sleep(window.settle - passed);
         }
-        if self.scratch.sampled && self.scratch.held_since.is_some_and(|held| self.elapsed.saturating_sub(held) >= window.hold) {
+        if self.scratch.sampled
+            && self.scratch.held_since.is_some_and(|held| self.elapsed.saturating_sub(held) >= window.hold)
+        {
             return Sampling::Held;
         }
         if self.scratch.sampled && self.scratch.held_since.is_none() && passed >= window.settle + window.within {
             return Sampling::Over;
         }
-        if self.scratch.sampled { Sampling::Sleep(window.every.max(Duration::from_millis(1))) } else { Sampling::Sample }
+        if self.scratch.sampled {
+            Sampling::Sleep(window.every.max(Duration::from_millis(1)))
+        } else {
+            Sampling::Sample
+        }
     }
 
     // ---- one step ---------------------------------------------------------------------------------------------------
@@ -1047,7 +1063,10 @@ impl State {
             }
         }
         if self.patience_over(step) && !self.scratch.armed {
-            self.fail_rung(format!("{} was sent again and again for {:?}, without an answer", step.name, step.settle_within));
+            self.fail_rung(format!(
+                "{} was sent again and again for {:?}, without an answer",
+                step.name, step.settle_within
+            ));
             return Flow::Again;
         }
         // The floor is judged on the very read whose token guards the write.
@@ -1120,7 +1139,9 @@ impl State {
         let passed = self.elapsed.saturating_sub(since);
         let over = passed > step.gates_within;
         let holds = match &gate {
-            Gate::Ready { part, at_least } => seen.parts.get(part).and_then(|p| p.ready).is_some_and(|n| n >= *at_least),
+            Gate::Ready { part, at_least } => {
+                seen.parts.get(part).and_then(|p| p.ready).is_some_and(|n| n >= *at_least)
+            }
             Gate::Pause(time) => {
                 let since = *self.scratch.held_since.get_or_insert(self.elapsed);
                 let left = time.saturating_sub(self.elapsed.saturating_sub(since));

@@ -97,9 +97,9 @@ impl Spool {
     pub fn trace(&self, target: &TargetId) -> Result<Option<Trace>> {
         let path = self.trace_of(target);
         match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| {
-                Error::from_io(format!("read {}", path.display()), e.into())
-            }),
+            Ok(text) => serde_json::from_slice(&text)
+                .map(Some)
+                .map_err(|e| Error::from_io(format!("read {}", path.display()), e.into())),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::from_io(format!("read {}", path.display()), e)),
         }

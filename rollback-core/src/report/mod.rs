@@ -6,8 +6,8 @@
 mod text;
 
 use crate::{
-    Artifact, DiffLine, Entry, Error, Extent, Intent, Journal, Kind, Line, Outcome, Plan, Release, ReleaseId, Result, RunId,
-    TargetId, Timestamp, engine::driver::Driven,
+    Artifact, DiffLine, Entry, Error, Extent, Intent, Journal, Kind, Line, Outcome, Plan, Release, ReleaseId, Result,
+    RunId, TargetId, Timestamp, engine::driver::Driven,
 };
 use serde::{Deserialize, Serialize};
 use std::{path::PathBuf, time::Duration};
@@ -175,9 +175,13 @@ impl Report {
         match &self.outcome {
             Outcome::Recovered | Outcome::NothingToDo | Outcome::Rehearsed => {}
             Outcome::NotRecovered { why } => {
-                todo.push(format!("the release was rolled back and still fails ({why}): page whoever owns the service"));
+                todo.push(format!(
+                    "the release was rolled back and still fails ({why}): page whoever owns the service"
+                ));
             }
-            Outcome::Superseded { by } => todo.push(format!("{by} came in between: check whether what runs now is wanted")),
+            Outcome::Superseded { by } => {
+                todo.push(format!("{by} came in between: check whether what runs now is wanted"))
+            }
             Outcome::Refused { lift, .. } => todo.push(lift.clone()),
             Outcome::Stuck { human, .. } => todo.push(human.clone()),
         }

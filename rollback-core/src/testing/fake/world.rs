@@ -664,7 +664,8 @@ impl World {
 
     /// Can these wishes be asked for at all?
     pub(crate) fn check(&self, shape: &Shape) -> Result<()> {
-        let refuse = |kind, why: String| Err(Error::new(kind, "make the change ready").with_message(why).without_effect());
+        let refuse =
+            |kind, why: String| Err(Error::new(kind, "make the change ready").with_message(why).without_effect());
         for (id, wish) in &shape.0 {
             let makes_parts = self.fakes.parts == FakeParts::Made && wish.release.is_some();
             if !self.places.contains_key(id) && !makes_parts {

@@ -36,7 +36,7 @@ pub(super) enum Flight {
     /// It can be aborted.
     Abort {
         step: Step,
-        /// It lands on the good release, and no other part is bad: there is nothing else to do.
+        /// It lands on the good release: there is nothing else to do.
         enough: bool,
     },
     /// It cannot be aborted, or not to a place where anybody wants to be.
@@ -141,19 +141,20 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The platform may take back what is in flight faster than anybody else can.
+    /// The platform may take back what is in flight faster than anybody else can. Only where that is about the one bad part:
+    /// an abort is done when all that serves is where it lands.
     pub(super) fn flight(&self) -> Flight {
         if !self.suspect_in_flight() {
             return Flight::None;
         }
+        let known = |id: &&PartId| self.part(id).is_some_and(|part| self.shows_suspect(part));
+        let elsewhere = |(id, part): (&PartId, &PartState)| !self.bad.contains(&id) && !part.runs(self.good());
+        let alone = self.bad.len() <= 1 && self.bad.iter().all(known) && !self.situation.now.serving().any(elsewhere);
         let landing = self.situation.now.in_flight.as_ref().and_then(|flight| flight.abort.clone());
-        match landing.filter(|_| self.can(ChangeKind::Abort)) {
+        match landing.filter(|_| alone && self.can(ChangeKind::Abort)) {
             Some(landing) if landing == Landing::Unsaid || landing == Landing::On(self.good().clone()) => {
-                let lands = landing != Landing::Unsaid;
+                let enough = landing != Landing::Unsaid;
                 let change = Change::Abort { expect: landing, never: self.situation.suspect.clone() };
-                // It says nothing of other parts, nor of what nobody knows.
-                let known = |id: &&PartId| self.part(id).is_some_and(|part| self.shows_suspect(part));
-                let enough = lands && self.bad.len() <= 1 && self.bad.iter().all(known);
                 let gates =
                     if enough { self.bad.iter().flat_map(|id| self.serving_gates(id)).collect() } else { vec![] };
                 Flight::Abort { step: self.step("abort what is in flight", change, gates), enough }

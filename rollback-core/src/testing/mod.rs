@@ -3,6 +3,8 @@
 //! Not here: mocks of single traits; those are the feature `mock`.
 
 mod fake;
+pub mod laws;
+pub mod simulator;
 
 pub use fake::{
     Bad, Effects, FakeEffect, FakeHealth, FakeParts, FakePlatform, Good, Moment,

@@ -24,7 +24,8 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-use world::{Action, Called, Landed, Pieces, Place, Version, World, Write};
+pub(crate) use world::{Action, Happened, Landed, Scene, Version, World, Write};
+use world::{Called, Pieces, Place};
 
 /// An in-memory platform with scripted faults. A clone shares its world, so that a test can look at what its subject did.
 ///
@@ -135,6 +136,7 @@ impl FakePlatform {
                 *place =
                     Place::new(Running::Mixed([(from.clone(), 1), (to.clone(), 1)].into()), place.weight, capacity);
                 place.wanted = Some(to.clone());
+                place.wait();
             }
             world.in_flight = Some((Some(from), Some(to), landing));
         })
@@ -344,13 +346,33 @@ impl FakePlatform {
         let stale = world.stale_left > 0;
         if stale {
             world.stale_left -= 1;
-            if let Some(before) = world.before.front() {
-                let ours = if look.mark.is_some() { Ours::Pending } else { Ours::NotAsked };
-                return Ok(before.clone().with_ours(ours));
+            if let Some((_, before)) = world.before.front() {
+                return Ok(before.clone().with_ours(ours_when_stale(look)));
             }
         }
         let ours = look.mark.as_ref().map_or(Ours::NotAsked, |mark| world.ours(&mark.key));
         Ok(world.observation().with_ours(ours))
+    }
+    /// A write on its way.
+    pub(crate) async fn write_of(&self, approved: &Approved, token: &Token, work: &Work) -> Result<Write> {
+        let long = self.long(approved);
+        let done = match long {
+            Some(_) => Some(work.last_checkpoint::<Pieces>().await?.map_or(0, |at| at.0) + 1),
+            None => None,
+        };
+        let version = token.0.as_ref().map(Payload::read::<Version>).transpose()?.map(|v| v.0);
+        Ok(Write {
+            run: work.run().clone(),
+            key: work.key(),
+            epoch: work.epoch(),
+            trace: work.trace().cloned(),
+            approved: approved.clone(),
+            version,
+            pieces: done,
+        })
+    }
+    fn long(&self, approved: &Approved) -> Option<u64> {
+        self.world().fakes.pieces.filter(|_| approved.change.kinds().contains(&ChangeKind::Release))
     }
     /// One write arrives: what it answers, and how much later.
     fn write(&self, write: &Write) -> (Result<Applied>, Duration) {
@@ -473,22 +495,9 @@ impl Target for FakePlatform {
     }
     async fn apply(&self, approved: &Approved, token: Token, work: &Work) -> Result<Applied> {
         tokio::task::yield_now().await;
-        let pieces = self.world().fakes.pieces;
-        let long = pieces.filter(|_| approved.change.kinds().contains(&ChangeKind::Release));
-        let done = match long {
-            Some(_) => Some(work.last_checkpoint::<Pieces>().await?.map_or(0, |at| at.0) + 1),
-            None => None,
-        };
-        let version = token.0.as_ref().map(Payload::read::<Version>).transpose()?.map(|v| v.0);
-        let write = Write {
-            run: work.run().clone(),
-            key: work.key(),
-            epoch: work.epoch(),
-            trace: work.trace().cloned(),
-            approved: approved.clone(),
-            version,
-            pieces: done,
-        };
+        let long = self.long(approved);
+        let write = self.write_of(approved, &token, work).await?;
+        let done = write.pieces;
         let (answer, later) = self.write(&write);
         if let (Ok(_), Some(done), Some(of)) = (&answer, done, long) {
             work.checkpoint(&Pieces(done.min(of))).await?;
@@ -498,5 +507,14 @@ impl Target for FakePlatform {
             tokio::time::sleep(later).await;
         }
         answer
+    }
+}
+
+/// A read that lags does not show our write yet, if it is young.
+pub(crate) fn ours_when_stale(look: &Look) -> Ours {
+    match &look.mark {
+        None => Ours::NotAsked,
+        Some(mark) if mark.age < Duration::from_secs(10) => Ours::Pending,
+        Some(_) => Ours::CannotTell,
     }
 }

@@ -137,6 +137,8 @@ pub(crate) struct Place {
     ready_before: Option<u32>,
     since: Instant,
     settles: Settles,
+    /// Only so many are ready, until then.
+    ails: Option<(u32, Instant)>,
 }
 
 impl Place {
@@ -155,6 +157,7 @@ impl Place {
             ready_before: capacity,
             since: now,
             settles: Settles::At(now),
+            ails: None,
         }
     }
     fn running(&self, now: Instant) -> Running {
@@ -185,11 +188,24 @@ impl Place {
             Settled::Yes => self.capacity,
             _ => self.ready_before.min(self.capacity),
         };
+        let ready = match self.ails {
+            Some((few, until)) if now < until => ready.map(|n| n.min(few)),
+            _ => ready,
+        };
         let mut part = PartState::new(self.wanted.clone(), self.running(now)).with_settled(settled);
         part.weight = self.weight;
         part.capacity = self.capacity;
         part.ready = ready;
         part
+    }
+    /// Does not get on by itself.
+    pub(crate) fn wait(&mut self) {
+        self.settles = Settles::Waits;
+    }
+    /// Stays as it is.
+    fn halt(&mut self, now: Instant) {
+        self.begin(now, Settles::At(now));
+        self.is = self.was.clone();
     }
     fn begin(&mut self, now: Instant, settles: Settles) {
         let state = self.state(now);
@@ -215,7 +231,7 @@ pub(crate) struct Write {
 }
 
 /// What became of a write.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Landed {
     /// It changed something.
     Changed,
@@ -232,17 +248,27 @@ pub(crate) enum Action {
     Recreate,
     Collect(ReleaseId),
     Vanish,
+    /// Instances of a part stop being ready, for so long.
+    Ail(PartId, u32, Duration),
+}
+
+/// How all is, at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Scene {
+    pub(crate) version: u64,
+    pub(crate) identity: Identity,
+    pub(crate) parts: BTreeMap<PartId, PartState>,
 }
 
 /// What happened to the world, as the world itself saw it. The simulator judges by this, not by what an engine claims.
 #[derive(Clone, Debug)]
 pub(crate) enum Happened {
     /// A write of a run arrived.
-    Wrote { run: RunId, key: String, epoch: u64, change: Change, landed: Landed, version: u64 },
+    Wrote { run: RunId, key: String, epoch: u64, landed: Landed, before: Scene, after: Scene },
     /// A write of a run arrived and was refused.
     Refused { run: RunId, key: String, epoch: u64, kind: Kind },
     /// Somebody else did something.
-    Else(Action),
+    Else(Action, Scene),
 }
 
 #[derive(Clone, Debug)]
@@ -292,7 +318,7 @@ pub(crate) struct World {
     pub(crate) reads: usize,
     pub(crate) steps: usize,
     /// How the last versions looked, newest first, for stale reads.
-    pub(crate) before: VecDeque<Observation>,
+    pub(crate) before: VecDeque<(Instant, Observation)>,
     pub(crate) stale_left: u32,
     /// Writes that are on their way.
     pub(crate) late: Vec<(Instant, Write)>,
@@ -381,7 +407,9 @@ impl World {
 
     /// Somebody else does something.
     pub(crate) fn act(&mut self, action: &Action) {
-        self.remember();
+        if !matches!(action, Action::Collect(_) | Action::Ail(..)) {
+            self.remember();
+        }
         let now = Instant::now();
         match action {
             Action::Deploy(release) => {
@@ -427,12 +455,24 @@ impl World {
                 }
             }
             Action::Vanish => self.gone = true,
+            Action::Ail(part, ready, time) => {
+                if let Some(place) = self.places.get_mut(part) {
+                    place.ails = Some((*ready, now + *time));
+                }
+            }
         }
-        // A release that is collected does not change the object itself.
-        if !matches!(action, Action::Collect(_)) {
+        // A release that is collected, or an instance that dies, does not change the object itself.
+        if !matches!(action, Action::Collect(_) | Action::Ail(..)) {
             self.version += 1;
         }
-        self.note(Happened::Else(action.clone()));
+        let scene = self.scene();
+        self.note(Happened::Else(action.clone(), scene));
+    }
+
+    pub(crate) fn scene(&self) -> Scene {
+        let now = Instant::now();
+        let parts = self.places.iter().map(|(id, place)| (id.clone(), place.state(now))).collect();
+        Scene { version: self.version, identity: self.identity.clone(), parts }
     }
 
     fn next_made_at(&self) -> Option<Timestamp> {
@@ -455,7 +495,7 @@ impl World {
 
     fn remember(&mut self) {
         let seen = self.observation();
-        self.before.push_front(seen);
+        self.before.push_front((Instant::now(), seen));
         self.before.truncate(4);
         self.stale_left = self.fakes.stale_reads;
     }
@@ -504,12 +544,13 @@ impl World {
 
     /// A write arrives.
     pub(crate) fn land(&mut self, write: &Write) -> Result<Landed> {
+        let before = self.scene();
         let result = self.try_land(write);
         let (run, key, epoch) = (write.run.clone(), write.key.clone(), write.epoch);
         match &result {
             Ok(landed) => {
-                let (change, landed, version) = (write.approved.change.clone(), landed.clone(), self.version);
-                self.note(Happened::Wrote { run, key, epoch, change, landed, version });
+                let (landed, after) = (*landed, self.scene());
+                self.note(Happened::Wrote { run, key, epoch, landed, before, after });
             }
             Err(error) => self.note(Happened::Refused { run, key, epoch, kind: error.kind() }),
         }
@@ -539,6 +580,8 @@ impl World {
                 if was {
                     self.remember();
                     self.in_flight = None;
+                    let now = Instant::now();
+                    self.places.values_mut().for_each(|place| place.halt(now));
                 }
                 was
             }

@@ -1,0 +1,202 @@
+//! What the parts of one simulation share: chance, the record, the world, the clocks.
+
+use super::{
+    fault::{Fault, Stage},
+    log::{Hasher, Life, Record, What},
+};
+use crate::{
+    Change, ChangeKind, Clock, Error, Kind, Now, Timestamp,
+    journal::MemoryJournal,
+    testing::fake::{Action, FakePlatform},
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// After so many calls in one simulation something turns in circles.
+pub(super) const MOST_CALLS: u64 = 30_000;
+
+/// Something that happens when the n-th call is made.
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    World(Fault, Action),
+    Outage(Fault, Duration),
+    Jump(i64),
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) rng: fastrand::Rng,
+    /// In a thousand calls.
+    pub(super) rates: BTreeMap<Fault, u16>,
+    /// So many more faults by chance.
+    pub(super) left: u32,
+    /// The faults are over.
+    pub(super) quiet: bool,
+    pub(super) events: Vec<(u64, Event)>,
+    outages: Vec<(Fault, Instant)>,
+    wall_offset: i64,
+    pub(super) injected: BTreeMap<(Fault, Stage), u64>,
+    pub(super) log: Vec<Record>,
+    pub(super) calls: u64,
+    stages: BTreeMap<u8, Stage>,
+    /// Processes that were killed: nothing of them runs any more.
+    pub(super) killed: Vec<Life>,
+}
+
+/// One simulation.
+#[derive(Clone, Debug)]
+pub(super) struct Sim {
+    pub(super) platform: FakePlatform,
+    pub(super) journal: MemoryJournal,
+    born: Instant,
+    shared: Arc<Mutex<Shared>>,
+}
+
+impl Sim {
+    pub(super) fn new(platform: FakePlatform, rng: fastrand::Rng) -> Self {
+        let shared = Shared {
+            rng,
+            rates: BTreeMap::new(),
+            left: 0,
+            quiet: false,
+            events: vec![],
+            outages: vec![],
+            wall_offset: 0,
+            injected: BTreeMap::new(),
+            log: vec![],
+            calls: 0,
+            stages: BTreeMap::new(),
+            killed: vec![],
+        };
+        Self { platform, journal: MemoryJournal::new(), born: Instant::now(), shared: Arc::new(Mutex::new(shared)) }
+    }
+    pub(super) fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    pub(super) fn now(&self) -> Duration {
+        self.born.elapsed()
+    }
+    pub(super) fn note(&self, life: Life, what: What) {
+        self.drain(life);
+        let at = self.now();
+        self.shared().log.push(Record { at, life, what });
+    }
+    /// What happened in the world until now.
+    fn drain(&self, life: Life) {
+        let happened = {
+            let mut world = self.platform.world();
+            world.catch_up();
+            std::mem::take(&mut world.log)
+        };
+        if happened.is_empty() {
+            return;
+        }
+        let at = self.now();
+        let records = happened.into_iter().map(|(_, h)| Record { at, life, what: What::World(Box::new(h)) });
+        self.shared().log.extend(records);
+    }
+    /// A call begins: what is due happens.
+    pub(super) fn call(&self, life: Life, stage: Stage) {
+        let due = {
+            let mut shared = self.shared();
+            shared.calls += 1;
+            shared.stages.insert(life.controller, stage);
+            let calls = shared.calls;
+            let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut shared.events).into_iter().partition(|(n, _)| *n <= calls);
+            shared.events = later;
+            if shared.quiet { vec![] } else { due }
+        };
+        for (_, event) in due {
+            let fault = match &event {
+                Event::World(fault, _) | Event::Outage(fault, _) => *fault,
+                Event::Jump(_) => Fault::ClockJump,
+            };
+            self.injected(life, fault, stage);
+            match event {
+                Event::World(_, action) => self.platform.world().act(&action),
+                Event::Outage(fault, time) => self.shared().outages.push((fault, Instant::now() + time)),
+                Event::Jump(by) => self.shared().wall_offset += by,
+            }
+        }
+        self.drain(life);
+    }
+    pub(super) fn injected(&self, life: Life, fault: Fault, stage: Stage) {
+        *self.shared().injected.entry((fault, stage)).or_default() += 1;
+        self.note(life, What::Fault { fault, stage });
+    }
+    /// By chance: does this fault hit now?
+    pub(super) fn hits(&self, life: Life, fault: Fault, stage: Stage) -> bool {
+        {
+            let mut shared = self.shared();
+            let rate = shared.rates.get(&fault).copied().unwrap_or(0);
+            if rate == 0 || shared.quiet || shared.left == 0 || shared.rng.u16(..1000) >= rate {
+                return false;
+            }
+            shared.left -= 1;
+        }
+        self.injected(life, fault, stage);
+        true
+    }
+    /// Is this outage on? It counts once a call.
+    pub(super) fn is_out(&self, life: Life, fault: Fault, stage: Stage) -> bool {
+        let now = Instant::now();
+        let out = {
+            let shared = self.shared();
+            !shared.quiet && shared.outages.iter().any(|(f, until)| *f == fault && *until > now)
+        };
+        if out {
+            *self.shared().injected.entry((fault, stage)).or_default() += 1;
+            let _ = life;
+        }
+        out
+    }
+    pub(super) fn stage(&self, life: Life) -> Stage {
+        self.shared().stages.get(&life.controller).copied().unwrap_or(Stage::Begin)
+    }
+    pub(super) fn millis(&self, range: std::ops::Range<u64>) -> Duration {
+        Duration::from_millis(self.shared().rng.u64(range))
+    }
+    pub(super) fn chance(&self, of: u32) -> bool {
+        self.shared().rng.u32(..of) == 0
+    }
+    /// It turns in circles.
+    pub(super) fn overran(&self) -> bool {
+        self.shared().calls > MOST_CALLS
+    }
+    pub(super) fn hash(&self) -> u64 {
+        let mut hasher = Hasher::new();
+        self.shared().log.iter().for_each(|record| hasher.take(record));
+        hasher.0
+    }
+}
+
+/// A monotonic clock that is right and a wall clock that jumps.
+impl Clock for Sim {
+    fn now(&self) -> Now {
+        let mono = self.born.elapsed();
+        let offset = self.shared().wall_offset;
+        let wall = 1_760_000_000_000_i64 + offset + i64::try_from(mono.as_millis()).unwrap_or(0);
+        Now { mono, wall: Timestamp(wall.unsigned_abs()) }
+    }
+}
+
+pub(super) fn unavailable(doing: &str, why: &str) -> Error {
+    Error::new(Kind::Unavailable, doing).with_message(why)
+}
+
+pub(super) fn stage_of(change: &Change) -> Stage {
+    let kinds = change.kinds();
+    if kinds.contains(&ChangeKind::Release) {
+        Stage::Release
+    } else if kinds.contains(&ChangeKind::Traffic) {
+        Stage::Traffic
+    } else if kinds.contains(&ChangeKind::Capacity) {
+        Stage::Capacity
+    } else {
+        Stage::Abort
+    }
+}

@@ -1,0 +1,244 @@
+//! The fake platform behind a bad network, with everything written down.
+
+use super::{
+    fault::{Fault, Stage},
+    log::{Life, What},
+    sim::{Sim, stage_of, unavailable},
+};
+use crate::{
+    Applied, Approved, Capabilities, Change, Context, Error, Evidence, EvidenceSource, Health, HealthCheck, Kind, Look,
+    Observation, Prepared, Record, Release, Result, Settled, Target, TargetId, Token, Verdict, Verifier, Window, Work,
+    seconds, testing::fake::ours_when_stale,
+};
+use async_trait::async_trait;
+use std::{future::pending, sync::Arc, time::Duration};
+use tokio::{task::yield_now, time::Instant};
+
+/// How old a stale read may be.
+pub(super) const STALE_FOR: Duration = seconds(8);
+
+#[derive(Clone, Debug)]
+pub(super) struct SimTarget {
+    pub(super) sim: Sim,
+    pub(super) life: Life,
+}
+
+impl SimTarget {
+    /// What may happen to any call on its way.
+    async fn way(&self, stage: Stage, doing: &str) -> Result<()> {
+        let (sim, life) = (&self.sim, self.life);
+        sim.call(life, stage);
+        yield_now().await;
+        tokio::time::sleep(sim.millis(1..40)).await;
+        if sim.is_out(life, Fault::PlatformDown, stage) {
+            if sim.chance(4) {
+                pending::<()>().await;
+            }
+            return Err(unavailable(doing, "the platform is down").without_effect());
+        }
+        if sim.is_out(life, Fault::Denied, stage) {
+            return Err(Error::new(Kind::Denied, doing).with_message("the credentials are gone").without_effect());
+        }
+        if sim.hits(life, Fault::Transient, stage) {
+            return Err(unavailable(doing, "503: not now").without_effect());
+        }
+        if stage < Stage::Release || stage > Stage::Abort {
+            if sim.hits(life, Fault::NoAnswer, stage) {
+                pending::<()>().await;
+            }
+            if sim.hits(life, Fault::LateAnswer, stage) {
+                tokio::time::sleep(sim.millis(1000..15_000)).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&self, approved: &Approved, token: Token, work: &Work, stage: Stage) -> Result<Applied> {
+        let (sim, life, platform) = (&self.sim, self.life, &self.sim.platform);
+        let lost = || unavailable("write", "the answer was lost");
+        if sim.hits(life, Fault::Conflict, stage) {
+            return Err(Error::new(Kind::Conflict, "write").with_message("409, for no reason").without_effect());
+        }
+        if sim.hits(life, Fault::LostRequest, stage) {
+            return Err(lost());
+        }
+        if sim.hits(life, Fault::LateEffect, stage) {
+            let write = platform.write_of(approved, &token, work).await?;
+            // Later than this, no platform is looked for: `look_again_for`.
+            let at = Instant::now() + sim.millis(100..9_000);
+            platform.world().late.push((at, write));
+            return Err(lost());
+        }
+        let silent = sim.hits(life, Fault::NoAnswer, stage);
+        if silent && sim.chance(2) {
+            return pending().await;
+        }
+        if sim.hits(life, Fault::Duplicate, stage) {
+            let write = platform.write_of(approved, &token, work).await?;
+            let at = Instant::now() + sim.millis(1..5_000);
+            platform.world().late.push((at, write));
+        }
+        let answer = platform.apply(approved, token, work).await;
+        sim.call(life, stage);
+        if silent {
+            return pending().await;
+        }
+        if sim.hits(life, Fault::LateAnswer, stage) {
+            tokio::time::sleep(sim.millis(1000..20_000)).await;
+        }
+        if answer.is_ok() && sim.hits(life, Fault::LostAnswer, stage) {
+            return Err(lost());
+        }
+        answer
+    }
+
+    /// How it was a moment ago.
+    fn stale(&self, look: &Look) -> Option<Observation> {
+        let now = Instant::now();
+        let mut world = self.sim.platform.world();
+        world.catch_up();
+        let young: Vec<_> = world.before.iter().filter(|(until, _)| now.duration_since(*until) < STALE_FOR).collect();
+        let n = young.len();
+        if n == 0 {
+            return None;
+        }
+        let nth = self.sim.shared().rng.usize(..n);
+        let can_tell = world.fakes.can_tell;
+        young.get(nth).map(|(_, seen)| {
+            let ours = if can_tell { ours_when_stale(look) } else { crate::Ours::CannotTell };
+            seen.clone().with_ours(ours)
+        })
+    }
+}
+
+#[async_trait]
+impl Target for SimTarget {
+    fn id(&self) -> &TargetId {
+        self.sim.platform.id()
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.sim.platform.capabilities()
+    }
+    async fn observe(&self, look: Look) -> Result<Observation> {
+        let stage = Stage::Observe;
+        self.way(stage, "observe").await?;
+        let stale = if self.sim.hits(self.life, Fault::StaleRead, stage) { self.stale(&look) } else { None };
+        let (stale, seen) = match stale {
+            Some(seen) => (true, seen),
+            None => (false, self.sim.platform.observe(look.clone()).await?),
+        };
+        let (parts, identity, ours) = (Arc::new(seen.parts.clone()), seen.identity.clone(), seen.ours.clone());
+        self.sim.note(self.life, What::Read { quick: look.quick, stale, parts, identity, ours });
+        Ok(seen)
+    }
+    async fn history(&self, limit: usize) -> Result<Vec<Release>> {
+        self.way(Stage::History, "read the history").await?;
+        self.sim.platform.history(limit).await
+    }
+    async fn prepare(&self, change: &Change, work: &Work) -> Result<Prepared> {
+        self.way(Stage::Prepare, "make the change ready").await?;
+        self.sim.platform.prepare(change, work).await
+    }
+    async fn apply(&self, approved: &Approved, token: Token, work: &Work) -> Result<Applied> {
+        let stage = stage_of(&approved.change);
+        let (run, key, epoch) = (work.run().clone(), work.key(), work.epoch());
+        let change = Box::new(approved.change.clone());
+        self.sim.note(self.life, What::Send { run, key: key.clone(), epoch, change });
+        let answer = match self.way(stage, "write").await {
+            Ok(()) => self.write(approved, token, work, stage).await,
+            Err(error) => Err(error),
+        };
+        // Behind the effect and before the answer: a crash here is the one that matters.
+        yield_now().await;
+        let noted = answer.as_ref().map(Clone::clone).map_err(|e| (e.kind(), e.effect()));
+        self.sim.note(self.life, What::Answered { key, answer: noted });
+        answer
+    }
+    fn recorder(&self) -> Option<Arc<dyn Record>> {
+        None
+    }
+    fn evidence(&self) -> Option<Arc<dyn EvidenceSource>> {
+        None
+    }
+}
+
+/// What clients get, as far as it can be found out.
+#[derive(Clone, Debug)]
+pub(super) struct SimHealth {
+    pub(super) sim: Sim,
+    pub(super) life: Life,
+}
+
+impl SimHealth {
+    async fn ask(&self, context: &Context, stage: Stage) -> Result<Health> {
+        let (sim, life) = (&self.sim, self.life);
+        sim.call(life, stage);
+        yield_now().await;
+        if sim.is_out(life, Fault::MetricsDown, stage) {
+            return match sim.shared().rng.u8(..3) {
+                0 => Err(unavailable("ask for the health", "no metrics")),
+                _ => Ok(Health::Unknown(vec![])),
+            };
+        }
+        if sim.hits(life, Fault::UnknownHealth, stage) {
+            return Ok(Health::Unknown(vec![]));
+        }
+        if sim.hits(life, Fault::NoAnswer, stage) {
+            return pending().await;
+        }
+        sim.platform.health().check(context).await
+    }
+}
+
+#[async_trait]
+impl HealthCheck for SimHealth {
+    fn name(&self) -> String {
+        "clients".into()
+    }
+    async fn check(&self, context: &Context) -> Result<Health> {
+        let answer = self.ask(context, Stage::Check).await;
+        let says = match &answer {
+            Ok(Health::Healthy(_)) => "healthy",
+            Ok(Health::Unhealthy(_)) => "unhealthy",
+            _ => "unknown",
+        };
+        self.sim.note(self.life, What::Health { part: context.part.clone(), says });
+        answer
+    }
+}
+
+/// Does what runs, or what clients get, say that it helped?
+#[derive(Clone, Debug)]
+pub(super) struct SimVerifier {
+    pub(super) health: SimHealth,
+    pub(super) window: Window,
+    pub(super) of_health: bool,
+}
+
+#[async_trait]
+impl Verifier for SimVerifier {
+    fn name(&self) -> String {
+        if self.of_health { "healthy".into() } else { "runs".into() }
+    }
+    fn window(&self) -> Window {
+        self.window
+    }
+    async fn verify(&self, context: &Context) -> Result<Verdict> {
+        let health = if self.of_health {
+            self.health.ask(context, Stage::Verify).await
+        } else {
+            self.health.sim.call(self.health.life, Stage::Verify);
+            let saw = || vec![Evidence::new("runs", "as it was read")];
+            let all = context.now.serving().all(|(_, part)| part.runs(&context.wanted) && part.settled == Settled::Yes);
+            Ok(if all { Health::Healthy(saw()) } else { Health::Unhealthy(saw()) })
+        };
+        let verdict = health.map(Verdict::from);
+        let says = match &verdict {
+            Ok(Verdict::Holds(_)) => "holds",
+            Ok(Verdict::Fails(_)) => "fails",
+            _ => "unknown",
+        };
+        self.health.sim.note(self.health.life, What::Sample { verifier: self.name(), says });
+        verdict
+    }
+}

@@ -14,8 +14,8 @@ pub use world::{
 };
 
 use crate::{
-    Applied, Approved, Capabilities, Change, ChangeKind, DiffLine, Error, Extent, Fencing, Kind, Landing,
-    Look, Observation, OnUnknown, Ours, Pacing, PartId, Parts, Payload, Prepared, Release, ReleaseId, Result, Running,
+    Applied, Approved, Capabilities, Change, ChangeKind, DiffLine, Error, Extent, Fencing, Kind, Landing, Look,
+    Observation, OnUnknown, Ours, Pacing, PartId, Parts, Payload, Prepared, Release, ReleaseId, Result, Running,
     Target, TargetId, Token, Weight, Weights, Work,
 };
 use async_trait::async_trait;
@@ -132,8 +132,10 @@ impl FakePlatform {
             world.fakes.aborts = true;
             let capacity = world.places.values().find_map(|p| p.capacity);
             for place in world.places.values_mut() {
-                *place = Place::new(Running::Mixed([(from.clone(), 1), (to.clone(), 1)].into()), place.weight, capacity);
+                *place =
+                    Place::new(Running::Mixed([(from.clone(), 1), (to.clone(), 1)].into()), place.weight, capacity);
                 place.wanted = Some(to.clone());
+                place.wait();
             }
             world.in_flight = Some((Some(from), Some(to), landing));
         })
@@ -454,7 +456,11 @@ impl Target for FakePlatform {
                 }
                 if let Some(capacity) = wish.capacity {
                     let from = part.and_then(|p| p.capacity).unwrap_or_default();
-                    diff.push(DiffLine::new(format!("{id}: instances"), from.to_string(), capacity.count().to_string()));
+                    diff.push(DiffLine::new(
+                        format!("{id}: instances"),
+                        from.to_string(),
+                        capacity.count().to_string(),
+                    ));
                 }
             }
         } else {

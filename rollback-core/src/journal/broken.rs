@@ -1,8 +1,8 @@
 //! A journal that could not be opened.
 
 use crate::{
-    Begun, Fault, HeldFreeze, Intent, Journal, Lease, LedgerEntry, Line,
-    Result, RunId, RunQuery, RunSummary, Shelf, TargetId, journal::MemoryShelf,
+    Begun, Fault, HeldFreeze, Intent, Journal, Lease, LedgerEntry, Line, Result, RunId, RunQuery, RunSummary, Shelf,
+    TargetId, journal::MemoryShelf,
 };
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -71,4 +71,3 @@ impl Journal for BrokenJournal {
         self.shelf.clone()
     }
 }
-

@@ -1,8 +1,8 @@
 //! A journal that lives as long as the process: for tests, for simulations, and for a run whose own journal is lost.
 
 use super::effect_of::{
-    APPEND, Effect, GIVE_UP, READ, RENEW, check_lines, damaged, driven, effect_of, ended, fenced, given_up,
-    gone, held, last_line, newer_checkpoint, other_line, overlap, superseded, taken, unknown,
+    APPEND, Effect, GIVE_UP, READ, RENEW, check_lines, damaged, driven, effect_of, ended, fenced, given_up, gone, held,
+    last_line, newer_checkpoint, other_line, overlap, superseded, taken, unknown,
 };
 use crate::{
     Artifact, ArtifactReader, ArtifactWriter, Begun, Digest, HeldFreeze, Intent, Journal, Lease, LedgerEntry, Line,

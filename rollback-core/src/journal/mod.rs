@@ -3,8 +3,8 @@
 //!
 //! Not here: what a run decides. A journal stores lines and keeps others out.
 
-mod effect_of;
 mod broken;
+mod effect_of;
 mod memory;
 #[cfg(feature = "sqlite")]
 mod sqlite;

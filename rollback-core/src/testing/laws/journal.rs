@@ -12,8 +12,8 @@
 
 use super::{Ruling, Violation};
 use crate::{
-    Artifact, At, Begun, Digest, Entry, Intent, Journal, Kind, Lease, LedgerEntry, Line, Outcome, Payload, Policy, Release,
-    Result, RunId, RunQuery, Standing, Stored, TargetId, Timestamp, minutes,
+    Artifact, At, Begun, Digest, Entry, Intent, Journal, Kind, Lease, LedgerEntry, Line, Outcome, Payload, Policy,
+    Release, Result, RunId, RunQuery, Standing, Stored, TargetId, Timestamp, minutes,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -512,7 +512,8 @@ pub async fn give_up_ends_what_nobody_drives(journal: &dyn Journal) -> Law {
     trial.ok(give_up().await)?;
     match trial.lines(&lease.run).await?.last().map(|l| l.entry.clone()) {
         Some(Entry::Ended(Outcome::Stuck { at, .. })) => {
-            trial.must(at.contains("somebody") && at.contains("burned"), format!("it does not say who and why: {at}"))?;
+            trial
+                .must(at.contains("somebody") && at.contains("burned"), format!("it does not say who and why: {at}"))?;
         }
         other => return Err(trial.broken(format!("it ends with {other:?}"))),
     }
@@ -528,8 +529,7 @@ pub async fn give_up_ends_what_nobody_drives(journal: &dyn Journal) -> Law {
 pub async fn ledger_keeps_the_latest(journal: &dyn Journal) -> Law {
     let trial = Trial::of("ledger_keeps_the_latest", journal);
     let mark = |release: &str, standing, at| LedgerEntry::new(Release::new(release), standing, Timestamp(at), "a law");
-    let marks =
-        [mark("1", Standing::Verified, 30), mark("2", Standing::Seen, 20), mark("1", Standing::Failed, 10)];
+    let marks = [mark("1", Standing::Verified, 30), mark("2", Standing::Seen, 20), mark("1", Standing::Failed, 10)];
     for entry in &marks {
         trial.ok(journal.mark(&trial.target, entry).await)?;
     }
@@ -569,8 +569,7 @@ pub async fn holds_appear_and_are_forgotten(journal: &dyn Journal) -> Law {
     let first = trial.intent("first");
     let lease = trial.fresh(&first).await?;
     let was = trial.ok(Payload::of(&Noted { at: 1 }))?;
-    let lines =
-        [froze(0, &lease, "gitops", Some(was.clone())), froze(1, &lease, "ci", Some(was.clone()))];
+    let lines = [froze(0, &lease, "gitops", Some(was.clone())), froze(1, &lease, "ci", Some(was.clone()))];
     trial.append(&lease, &lines).await?;
     trial.end(&lease, 2).await?;
     let mine = || async {

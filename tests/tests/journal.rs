@@ -119,8 +119,7 @@ async fn nobody_holds_a_lease_that_nobody_waited_for() {
     let journal = SqliteJournal::open(dir.path().join("journal.db")).unwrap();
     for n in 0..20 {
         let target = format!("t{n}");
-        let given = intent("r", &target);
-        let given = Intent { run: RunId::new(format!("r{n}")), ..given };
+        let given = intent(&format!("r{n}"), &target);
         // Asked, and not waited for.
         let mut begin = Box::pin(journal.begin(&given));
         let _ = std::future::poll_fn(|cx| std::task::Poll::Ready(begin.as_mut().poll(cx).is_ready())).await;
@@ -360,10 +359,9 @@ async fn old_runs_go_and_what_still_matters_stays() {
     }
     assert_eq!(journal.read(&RunId::new("r1")).await.unwrap().1.len(), 3);
     // Once nothing unfinished is older, what nobody refers to any more goes, too.
-    let lease = match journal.begin(&Intent { policy: Policy::break_glass(), ..intent("r6", "t") }).await.unwrap() {
-        Begun::Fresh { lease, .. } => lease,
-        other => panic!("{other:?}"),
-    };
+    let mut last = intent("r6", "t");
+    last.policy = Policy::break_glass();
+    let lease = fresh(&journal, &last).await;
     journal.append(&lease, &[line(0, &lease, Entry::Ended(Outcome::Recovered))]).await.unwrap();
     let pruned = journal.prune(later).await.unwrap();
     assert!(pruned.artifacts >= 2, "{pruned:?}");

@@ -125,6 +125,7 @@ pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened> {
     if size.is_some_and(|bytes| bytes > 0) {
         let probe = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, options).map_err(failed)?;
         check(&probe)?;
+        check_size(path, &probe)?;
     }
     let mut writer =
         connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE, options).map_err(failed)?;
@@ -193,6 +194,22 @@ fn check(connection: &Connection) -> Result<()> {
     }
     if version < 1 || tables().map_err(failed)? == 0 {
         return Err(damaged(OPEN, format!("version {version}")));
+    }
+    Ok(())
+}
+
+/// A file that ends within a page is torn. Unless there is a log: then the end of the file may stand in it.
+fn check_size(path: &Path, connection: &Connection) -> Result<()> {
+    let page: u32 = connection
+        .query_row("PRAGMA page_size", [], |row| row.get(0))
+        .map_err(|e| storage(OPEN, &e).without_effect())?;
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
+    let path = path.canonicalize().map_err(|e| Error::from_io(OPEN, e).without_effect())?;
+    let mut log = path.clone().into_os_string();
+    log.push("-wal");
+    // The log first: whoever folds it into the file removes it afterwards.
+    if size(Path::new(&log)) == 0 && size(&path) % u64::from(page.max(1)) != 0 {
+        return Err(damaged(OPEN, "the file ends within a page"));
     }
     Ok(())
 }

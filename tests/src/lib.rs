@@ -1,3 +1,3 @@
 //! What the tests of rollback share.
 
-pub mod platforms;
+pub mod golden;

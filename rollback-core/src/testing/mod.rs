@@ -4,7 +4,6 @@
 
 mod fake;
 pub mod laws;
-pub mod simulator;
 
 pub use fake::{
     Bad, Effects, FakeEffect, FakeHealth, FakeParts, FakePlatform, Good, Moment,

@@ -4,6 +4,7 @@
 //!
 //! Not here: whether a platform behaves. A law asks for no more than the contract of the trait.
 
+pub mod journal;
 pub mod target;
 
 /// A law that was kept, or that has nothing to say here.

@@ -1,1 +1,12 @@
 //! Targets on this host: a release directory, a directory tree, a feature flag, any command.
+//!
+//! Not here: platforms that are reached over a network; each has a crate of its own.
+
+mod directory_sync;
+mod host;
+mod release_dir;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod shelf_for_tests;
+
+pub use release_dir::{ReleaseDir, RunningSource, Signal};

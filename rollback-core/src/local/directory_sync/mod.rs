@@ -1,0 +1,1 @@
+//! A live tree brought back to a release tree.

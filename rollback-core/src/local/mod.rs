@@ -4,9 +4,8 @@
 
 mod directory_sync;
 mod host;
+mod own;
 mod release_dir;
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod shelf_for_tests;
 
+pub use directory_sync::DirectorySync;
 pub use release_dir::{ReleaseDir, RunningSource, Signal};

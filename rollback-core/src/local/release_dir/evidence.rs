@@ -1,7 +1,7 @@
 //! What is saved before the first change: how the releases and the link were, and the ends of log files.
 
 use super::layout::Layout;
-use crate::{Artifact, Bounds, Error, EvidenceSource, Result, Timestamp, Work, atomic_file};
+use crate::{Artifact, Bounds, Error, EvidenceSource, Result, Timestamp, Work, atomic_file, local::own};
 use async_trait::async_trait;
 use std::{
     fmt::Write as _,
@@ -61,7 +61,7 @@ fn listing(layout: &Layout) -> String {
         ),
         Err(e) => writeln!(text, "{e}"),
     };
-    match layout.names() {
+    match own::names(&layout.releases()) {
         Ok(mut names) => {
             names.sort_by_key(|(_, changed)| std::cmp::Reverse(*changed));
             for (name, changed) in names {

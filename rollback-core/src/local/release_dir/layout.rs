@@ -2,7 +2,10 @@
 //! [`Layout::point`].
 
 use super::state::Swap;
-use crate::{Error, Identity, Kind, ReleaseId, Result, Stored, Trace, atomic_file, local::host};
+use crate::{
+    Error, Identity, Kind, ReleaseId, Result, Stored, Trace, atomic_file,
+    local::{host, own},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     io,
@@ -84,9 +87,13 @@ impl Layout {
     pub(super) fn current(&self) -> PathBuf {
         self.root.join("current")
     }
+    /// Where our own files are.
+    pub(super) fn own_dir(&self) -> PathBuf {
+        self.root.join(".rollback")
+    }
     /// A file of our own.
     pub(super) fn own(&self, name: &str) -> PathBuf {
-        self.root.join(".rollback").join(name)
+        self.own_dir().join(name)
     }
     /// Makes the directory of our own files.
     pub(super) fn make_own(&self) -> Result<()> {
@@ -96,21 +103,7 @@ impl Layout {
 
     /// The directory of a release that is there.
     pub(super) fn release(&self, id: &ReleaseId) -> Result<PathBuf> {
-        let operation = || format!("find the release {id}");
-        if !is_name(id.as_str()) {
-            let message = "a release is named by one directory under releases/, and not by a path or a hidden name";
-            return Err(Error::new(Kind::Invalid, operation()).with_message(message).without_effect());
-        }
-        let path = self.releases().join(id.as_str());
-        let readable = std::fs::read_dir(&path).and_then(|mut entries| entries.next().transpose());
-        match readable {
-            Ok(_) => Ok(path),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let message = format!("{} is gone: put it back, or choose another release", path.display());
-                Err(Error::new(Kind::NotFound, operation()).with_message(message).without_effect())
-            }
-            Err(e) => Err(Error::from_io(operation(), e).without_effect()),
-        }
+        own::release(&self.releases(), id)
     }
 
     /// The link, not followed.
@@ -142,7 +135,7 @@ impl Layout {
     pub(super) fn release_of(&self, path: &Path) -> Option<ReleaseId> {
         let below = path.strip_prefix(self.releases()).ok()?;
         match below.components().next()? {
-            Component::Normal(name) => name.to_str().filter(|name| is_name(name)).map(ReleaseId::from),
+            Component::Normal(name) => name.to_str().filter(|name| own::is_name(name)).map(ReleaseId::from),
             _ => None,
         }
     }
@@ -152,7 +145,7 @@ impl Layout {
         let parent = self.root.join(to.parent()?);
         // The parent may be written in many ways; the release itself may be gone, so it is not followed.
         (parent.canonicalize().ok()? == self.releases().canonicalize().ok()?)
-            .then(|| name.to_str().filter(|name| is_name(name)).map(ReleaseId::from))
+            .then(|| name.to_str().filter(|name| own::is_name(name)).map(ReleaseId::from))
             .flatten()
     }
 
@@ -168,7 +161,7 @@ impl Layout {
             link,
             gone,
             swap: Swap::load(self)?,
-            trace: super::state::load_trace(self)?,
+            trace: own::load_trace(&self.own_dir())?,
         })
     }
 
@@ -195,30 +188,4 @@ impl Layout {
     fn next(&self) -> PathBuf {
         self.root.join(".current.next")
     }
-
-    /// The names of the release directories with the time each was last changed, in no order.
-    pub(super) fn names(&self) -> Result<Vec<(ReleaseId, Option<std::time::SystemTime>)>> {
-        let failed = |e| Error::from_io("list the releases", e).without_effect();
-        let mut names = vec![];
-        for entry in std::fs::read_dir(self.releases()).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let Some(name) = entry.file_name().to_str().filter(|name| is_name(name)).map(ReleaseId::from) else {
-                continue;
-            };
-            // A link to a directory is a release too; a file or what has just gone is none.
-            match std::fs::metadata(entry.path()) {
-                Ok(meta) if meta.is_dir() => names.push((name, meta.modified().ok())),
-                _ => {}
-            }
-        }
-        Ok(names)
-    }
-}
-
-/// One visible directory name.
-fn is_name(name: &str) -> bool {
-    let mut components = Path::new(name).components();
-    !name.starts_with('.')
-        && !name.contains(['/', '\0'])
-        && matches!((components.next(), components.next()), (Some(Component::Normal(_)), None))
 }

@@ -8,7 +8,6 @@ mod hook;
 mod layout;
 mod running;
 mod state;
-mod tree;
 
 pub use hook::Signal;
 pub use running::RunningSource;
@@ -18,23 +17,22 @@ use crate::{
     Observation, Ours, PartState, Prepared, Record, Release, ReleaseId, Result, RunId, Running, Settled, Severity,
     Target, TargetId, Timestamp, Token, Trace, Work,
     atomic_file::{self, Locked, blocking},
+    local::own::{self, Recorded, Records, tree},
     seconds,
 };
 use async_trait::async_trait;
 use evidence::Saved;
 use hook::{Argv, Hook};
 use layout::{Layout, LinkSeen, Points, Read};
-use state::{Recorded, Records, Swap};
+use state::Swap;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant, UNIX_EPOCH},
+    time::Duration,
 };
 
 /// How long another process that swaps here is waited for.
 const LOCK_WITHIN: Duration = seconds(5);
-/// How long preparing looks for edits before it says that it did not come to the end.
-const DIGEST_WITHIN: Duration = seconds(2);
 /// How much of two releases is compared for the diff.
 const COMPARED: (u64, u64) = (10_000, 64 << 20);
 
@@ -159,7 +157,7 @@ impl ReleaseDir {
         let (lock, swap, release) = blocking(move || {
             let link = layout.link()?;
             layout.release(&recorded.id)?;
-            state::remove_trace(&layout)?;
+            own::remove_trace(&layout.own_dir())?;
             let swap = Swap {
                 key,
                 run: RunId::from("deploy"),
@@ -411,7 +409,7 @@ fn swap(layout: &Layout, ask: &Asked) -> Result<Option<Swap>> {
     }
     layout.release(&ask.wanted)?;
     if let Some(trace) = &ask.trace {
-        state::save_trace(layout, trace)?;
+        own::save_trace(&layout.own_dir(), trace)?;
     }
     let there = read.link.at() == Some(&ask.wanted);
     let pending = read.own_swap().filter(|swap| ask.hook && !swap.done);
@@ -451,37 +449,16 @@ fn digest_of(layout: &Layout, id: &ReleaseId) -> Result<crate::Digest> {
 }
 
 fn record(layout: &Layout, recorded: Recorded, deployed: bool) -> Result<Release> {
-    let mut records = Records::load(layout)?;
+    let mut records = Records::load(&layout.own_dir())?;
     let id = recorded.id.clone();
     records.record(recorded, deployed);
     records.prune(|id| layout.releases().join(id.as_str()).is_dir());
-    records.save(layout)?;
-    records.get(&id).map(release).ok_or_else(|| Error::new(Kind::Unexpected, "record the release"))
+    records.save(&layout.own_dir())?;
+    records.get(&id).map(Recorded::release).ok_or_else(|| Error::new(Kind::Unexpected, "record the release"))
 }
 
-fn release(recorded: &Recorded) -> Release {
-    Release::new(recorded.id.clone())
-        .with_label(recorded.label.clone())
-        .with_made_at(recorded.at)
-        .with_artifacts([recorded.digest.clone()])
-}
-
-/// Those that were recorded in the order of their deploys, the others where the time of their directory puts them.
 fn history(layout: &Layout, limit: usize) -> Result<Vec<Release>> {
-    let records = Records::load(layout)?;
-    let names = layout.names()?;
-    let mut all: Vec<Release> = records
-        .iter()
-        .map(|r| if names.iter().any(|(id, _)| *id == r.id) { release(r) } else { release(r).unavailable() })
-        .collect();
-    all.extend(names.into_iter().filter(|(id, _)| records.get(id).is_none()).map(|(id, changed)| {
-        let made = changed.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        let made = made.map(|at| Timestamp(u64::try_from(at.as_millis()).unwrap_or(u64::MAX)));
-        Release { made_at: made, ..Release::new(id) }
-    }));
-    all.sort_by(|a, b| b.made_at.cmp(&a.made_at).then_with(|| b.id.cmp(&a.id)));
-    all.truncate(limit);
-    Ok(all)
+    Ok(Records::load(&layout.own_dir())?.history(own::names(&layout.releases())?, limit))
 }
 
 fn prepare(layout: &Layout, change: &Change, wanted: &ReleaseId, edited: Severity) -> Result<Prepared> {
@@ -504,31 +481,8 @@ fn prepare(layout: &Layout, change: &Change, wanted: &ReleaseId, edited: Severit
     }
     prepared = prepared.with_diff(diff);
     // What it says of edits is no part of what is approved: it may change from look to look.
-    let finding = match Records::load(layout)?.get(wanted) {
-        None => Finding::new(
-            Severity::Note,
-            "unrecorded",
-            format!("{wanted} was never recorded, so nobody can tell whether it was edited"),
-        ),
-        Some(recorded) => match tree::digest(&path, Some(Instant::now() + DIGEST_WITHIN))? {
-            Some(digest) if digest == recorded.digest => return Ok(prepared),
-            Some(_) => Finding::new(
-                edited,
-                "edited",
-                format!(
-                    "{wanted} was edited since it was recorded at {}: see what was changed, then record it anew or \
-                     choose another",
-                    recorded.at
-                ),
-            ),
-            None => Finding::new(
-                Severity::Note,
-                "not-compared",
-                format!("{wanted} is too big to be compared with its record in {DIGEST_WITHIN:?}"),
-            ),
-        },
-    };
-    Ok(prepared.with_finding(finding))
+    let finding = Records::load(&layout.own_dir())?.edited(wanted, &path, edited)?;
+    Ok(finding.into_iter().fold(prepared, Prepared::with_finding))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::{Effect, Mark, PartId, local::shelf_for_tests::MemoryShelf};
+use crate::{Effect, Mark, PartId, journal::MemoryShelf};
 use std::{
     fs,
     os::unix::fs::symlink,
@@ -24,7 +24,7 @@ impl Place {
             fs::write(release.join("app"), format!("release {id}")).unwrap();
         }
         symlink("releases/3", dir.path().join("current")).unwrap();
-        Self { dir, shelf: MemoryShelf::default() }
+        Self { dir, shelf: MemoryShelf::new() }
     }
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
@@ -43,8 +43,11 @@ impl Place {
     fn link(&self) -> String {
         fs::read_link(self.path("current")).unwrap().to_str().unwrap().into()
     }
+    fn work_of(&self, run: &str) -> Work {
+        Work::new(RunId::from(run), 1, "1.1", crate::minutes(1), Arc::new(self.shelf.clone()))
+    }
     fn work(&self) -> Work {
-        self.shelf.work("run")
+        self.work_of("run")
     }
     async fn approved(&self, target: &ReleaseDir, to: &str) -> Approved {
         target.prepare(&onto(to), &self.work()).await.unwrap().approved
@@ -173,7 +176,7 @@ async fn two_at_once_one_swaps_and_the_other_is_told() {
     let (one, other) = (place.logging("sleep 0.2"), place.logging("sleep 0.2"));
     let (to_1, to_2) = (place.approved(&one, "1").await, place.approved(&one, "2").await);
     let token = look(&one).await.token;
-    let (works, token_2) = ((place.work(), place.shelf.work("other")), token.clone());
+    let (works, token_2) = ((place.work(), place.work_of("other")), token.clone());
     let (a, b) = tokio::join!(one.apply(&to_1, token, &works.0), other.apply(&to_2, token_2, &works.1));
     let (won, lost) = if a.is_ok() { ("releases/1", b) } else { ("releases/2", a) };
     assert_eq!(lost.unwrap_err().kind(), Kind::Conflict);

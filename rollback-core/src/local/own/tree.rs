@@ -12,7 +12,7 @@ use std::{
 
 /// The SHA-256 of a tree, over a sorted walk: path, kind, mode, size, and content or link target of every entry. Times and
 /// owners are no part of it. `None`: not done by `until`.
-pub(super) fn digest(root: &Path, until: Option<Instant>) -> Result<Option<Digest>> {
+pub(in crate::local) fn digest(root: &Path, until: Option<Instant>) -> Result<Option<Digest>> {
     let mut all = sha2::Sha256::new();
     let mut chunk = vec![0; 64 << 10];
     let late = || until.is_some_and(|until| Instant::now() >= until);
@@ -53,15 +53,15 @@ pub(super) fn digest(root: &Path, until: Option<Instant>) -> Result<Option<Diges
 
 /// How one tree differs from another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Difference {
-    pub(super) added: u64,
-    pub(super) removed: u64,
-    pub(super) changed: u64,
+pub(in crate::local) struct Difference {
+    pub(in crate::local) added: u64,
+    pub(in crate::local) removed: u64,
+    pub(in crate::local) changed: u64,
 }
 
 /// Counts what differs by name, kind, mode, size or content. `None`: more than `most` entries or bytes would have to be
 /// looked at. The bounds are no times, so that the answer is always the same.
-pub(super) fn difference(from: &Path, to: &Path, most: u64, mut bytes: u64) -> Result<Option<Difference>> {
+pub(in crate::local) fn difference(from: &Path, to: &Path, most: u64, mut bytes: u64) -> Result<Option<Difference>> {
     let mut found = Difference::default();
     let mut entries = 0;
     let mut common = 0;
@@ -102,21 +102,22 @@ pub(super) fn difference(from: &Path, to: &Path, most: u64, mut bytes: u64) -> R
 }
 
 fn same_content(one: &Path, other: &Path) -> Result<bool> {
-    let open =
-        |path| File::open(path).map(|file| BufReader::with_capacity(64 << 10, file)).map_err(|e| failed(path, e));
-    let (mut a, mut b) = (open(one)?, open(other)?);
+    let open = |path| File::open(path).map_err(|e| failed(path, e));
+    same_bytes(open(one)?, open(other)?).map_err(|e| failed(one, e))
+}
+
+/// Whether two files hold the same.
+pub(in crate::local) fn same_bytes(one: File, other: File) -> io::Result<bool> {
+    let mut one = BufReader::with_capacity(64 << 10, one);
+    let mut other = BufReader::with_capacity(64 << 10, other);
     loop {
-        let left = a.fill_buf().map_err(|e| failed(one, e))?;
-        let right = b.fill_buf().map_err(|e| failed(other, e))?;
+        let (left, right) = (one.fill_buf()?, other.fill_buf()?);
         let n = left.len().min(right.len());
-        if n == 0 {
+        if n == 0 || left[..n] != right[..n] {
             return Ok(left.is_empty() && right.is_empty());
         }
-        if left[..n] != right[..n] {
-            return Ok(false);
-        }
-        a.consume(n);
-        b.consume(n);
+        one.consume(n);
+        other.consume(n);
     }
 }
 

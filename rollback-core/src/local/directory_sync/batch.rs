@@ -8,8 +8,8 @@ use super::{
 use crate::{Digest, Error, Kind, Result};
 use rustix::{
     fs::{
-        AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod, fchown, fsync, futimens, mkdirat,
-        openat, renameat, symlinkat, unlinkat, utimensat,
+        AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod, fchown, fsync, futimens,
+        mkdirat, openat, renameat, symlinkat, unlinkat, utimensat,
     },
     io::Errno,
 };
@@ -95,8 +95,7 @@ impl Sides<'_> {
         if !files.is_empty() {
             let share = files.len().div_ceil(self.threads.max(1));
             let shares = std::thread::scope(|scope| {
-                let threads: Vec<_> =
-                    files.chunks(share).map(|share| scope.spawn(move || self.files(share))).collect();
+                let threads: Vec<_> = files.chunks(share).map(|share| scope.spawn(move || self.files(share))).collect();
                 let lost = || Err(Error::new(Kind::Unexpected, "copy files").with_message("a thread panicked"));
                 threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| lost())).collect::<Vec<_>>()
             });
@@ -305,15 +304,15 @@ fn failed(op: &Op, e: io::Error) -> Result<End> {
         }
         E::NotFound => Ok(End::Left(FOREIGN.into())),
         E::DirectoryNotEmpty => Ok(End::Left("directory not empty".into())),
-        E::PermissionDenied | E::NotADirectory | E::IsADirectory | E::FilesystemLoop => {
-            Ok(End::Left(e.kind().to_string()))
-        }
+        E::NotADirectory | E::IsADirectory => Ok(End::Left(FOREIGN.into())),
+        E::PermissionDenied => Ok(End::Left("permission denied".into())),
+        _ if e.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => Ok(End::Left(FOREIGN.into())),
         _ => Err(Error::from_io(format!("write {}", op.path), e)),
     }
 }
 
 /// The name of a half-made copy: always the same for a file, so that the next attempt finds it.
-fn half_made(name: &[u8]) -> Vec<u8> {
+pub(super) fn half_made(name: &[u8]) -> Vec<u8> {
     let digest = Digest::of(name);
     [HALF_MADE, &digest.as_str().as_bytes()["sha256:".len()..][..24]].concat()
 }

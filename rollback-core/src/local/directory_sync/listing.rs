@@ -1,9 +1,6 @@
 //! The names in a directory, sorted, in memory that does not grow with their number.
 
-use rustix::{
-    fs::Dir,
-    io::Errno,
-};
+use rustix::{fs::Dir, io::Errno};
 use std::{collections::BinaryHeap, os::fd::BorrowedFd};
 
 /// So many names are held at once; a directory with more is read once for each such window.

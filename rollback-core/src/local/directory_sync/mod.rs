@@ -41,6 +41,8 @@ use walk::{Compare, HALF_MADE, Seen};
 const LOCK_WITHIN: Duration = seconds(5);
 /// So many entries are carried out at a time: as many files are open at once.
 const BATCH: usize = 256;
+/// So many lines are read at a time, so that a pass that has little to do can still be stopped.
+const LINES: u64 = 4096;
 /// So many entries are done again after a crash, at the most.
 const CHECKPOINT_EVERY: u64 = 2048;
 /// How many examples a diff names.
@@ -332,13 +334,12 @@ impl DirectorySync {
         .await
     }
 
-    async fn carry_out(&self, approved: &Approved, plan: &SyncPlan, lock: Locked, work: &Work) -> Result<Extent> {
+    async fn carry_out(&self, approved: &Approved, plan: &SyncPlan, lock: &Arc<Locked>, work: &Work) -> Result<Extent> {
         let release = own::release(&self.releases, &plan.release)?;
         let Some(artifact) = &approved.artifact else {
             let e = Error::new(Kind::Invalid, "read the manifest").with_message("there is none");
             return Err(e.without_effect());
         };
-        let lock = Arc::new(lock);
         let from = work.last_checkpoint::<Reached>().await?.filter(|reached| reached.manifest == artifact.digest);
         let mut reached = from.unwrap_or_else(|| Reached::new(artifact.digest.clone()));
         // Some time is left to save where it is before the call is dropped.
@@ -358,7 +359,7 @@ impl DirectorySync {
                     None
                 };
                 if let Some(why) = why {
-                    self.save(&release, &lock, &mut touched, &reached, plan, work).await?;
+                    self.save(&release, lock, &mut touched, &reached, plan, work).await?;
                     let rest = plan.of.saturating_sub(reached.done);
                     return Ok(partial(&reached, plan, BTreeMap::from([(why.into(), rest)])));
                 }
@@ -366,7 +367,7 @@ impl DirectorySync {
                 if read == 0 {
                     break;
                 }
-                let outcome = self.batch(&release, &lock, ops).await?;
+                let outcome = self.batch(&release, lock, ops).await?;
                 reached.line += read;
                 reached.done += outcome.done;
                 for (why, n) in outcome.left {
@@ -376,14 +377,14 @@ impl DirectorySync {
                 progressed = true;
                 work.progress(reached.done, plan.of);
                 if reached.done - saved >= CHECKPOINT_EVERY {
-                    self.save(&release, &lock, &mut touched, &reached, plan, work).await?;
+                    self.save(&release, lock, &mut touched, &reached, plan, work).await?;
                     saved = reached.done;
                 }
             }
             reached.pass += 1;
             reached.line = 0;
         }
-        self.sync(&release, &lock, &mut touched).await?;
+        self.sync(&release, lock, &mut touched).await?;
         if !reached.left.is_empty() {
             // The next attempt looks at all of it again; what is done is only looked at.
             work.checkpoint(&Reached::new(artifact.digest.clone())).await?;
@@ -484,9 +485,10 @@ impl Target for DirectorySync {
             Ok((lock, marker))
         });
         let (lock, marker) = begun.await.map_err(|e| e.with_target(&self.id))?;
-        let extent = self.carry_out(approved, &plan, lock, work).await.map_err(|e| e.with_target(&self.id))?;
+        let lock = Arc::new(lock);
+        let extent = self.carry_out(approved, &plan, &lock, work).await.map_err(|e| e.with_target(&self.id))?;
         if extent == Extent::Done {
-            let (this, lock) = (self.clone(), self.lock().await?);
+            let this = self.clone();
             blocking(move || {
                 let marker = Marker { release: Some(wanted), going: None, at: Timestamp::now(), ..marker };
                 marker.save(&this.own)?;
@@ -523,7 +525,10 @@ impl Record for DirectorySync {
                 _ => this.find(None)?,
             };
             let Some(id) = marked else {
-                return refused(Kind::NotFound, "the live tree is none of the newest releases: deploy one first".into());
+                return refused(
+                    Kind::NotFound,
+                    "the live tree is none of the newest releases: deploy one first".into(),
+                );
             };
             let path = own::release(&this.releases, &id)?;
             let digest = tree::digest(&path, None)?
@@ -740,7 +745,7 @@ impl Lines {
     /// The next entries of a pass, and how many lines they took.
     async fn batch(&mut self, pass: u8) -> Result<(Vec<Op>, u64)> {
         let (mut ops, mut read) = (vec![], 0);
-        while ops.len() < BATCH {
+        while ops.len() < BATCH && read < LINES {
             let Some(line) = self.next().await? else { break };
             read += 1;
             let op = Op::read(&self.chunk[line])?;

@@ -1,1 +1,3 @@
 //! What the tests of rollback share.
+
+pub mod golden;

@@ -2,22 +2,24 @@
 //! a journal writes on its own.
 
 use crate::{
-    Entry, Error, HeldFreeze, Hold, Intent, Kind, Lease, LedgerEntry, Line, Outcome, Payload, Result, RunId, Timestamp,
+    Artifact, Entry, Error, HeldFreeze, Hold, Intent, Kind, Lease, LedgerEntry, Line, Outcome, Payload, Result, RunId,
+    TargetId, Timestamp,
 };
 use std::time::Duration;
 
-pub(super) const APPEND: &str = "append to the journal";
-pub(super) const RENEW: &str = "renew the lease";
-pub(super) const BEGIN: &str = "begin the run";
-pub(super) const GIVE_UP: &str = "give up the run";
-pub(super) const READ: &str = "read the run";
-pub(super) const OPEN_ARTIFACT: &str = "open the artifact";
-pub(super) const READ_ARTIFACT: &str = "read the artifact";
-pub(super) const SAVE: &str = "save the checkpoint";
+// What a journal does, as errors call it.
+pub(in crate::journal) const APPEND: &str = "append to the journal";
+pub(in crate::journal) const RENEW: &str = "renew the lease";
+pub(in crate::journal) const BEGIN: &str = "begin the run";
+pub(in crate::journal) const GIVE_UP: &str = "give up the run";
+pub(in crate::journal) const READ: &str = "read the run";
+pub(in crate::journal) const OPEN_ARTIFACT: &str = "open the artifact";
+pub(in crate::journal) const READ_ARTIFACT: &str = "read the artifact";
+pub(in crate::journal) const SAVE: &str = "save the checkpoint";
 
 /// What a line does besides being there.
 #[derive(Debug, PartialEq)]
-pub(super) enum Effect<'a> {
+pub(in crate::journal) enum Effect<'a> {
     /// Nothing.
     Nothing,
     /// The first write is about to be sent.
@@ -31,7 +33,7 @@ pub(super) enum Effect<'a> {
 }
 
 /// What a line does besides being there.
-pub(super) fn effect_of(line: &Line) -> Effect<'_> {
+pub(in crate::journal) fn effect_of(line: &Line) -> Effect<'_> {
     match &line.entry {
         Entry::Doing { .. } => Effect::Writes,
         Entry::Marked(entry) => Effect::Marks(entry),
@@ -42,13 +44,13 @@ pub(super) fn effect_of(line: &Line) -> Effect<'_> {
 }
 
 /// The hold of a run on a freeze.
-pub(super) fn held(intent: &Intent, name: &str, was: &Payload, until: Option<Timestamp>) -> HeldFreeze {
+pub(in crate::journal) fn held(intent: &Intent, name: &str, was: &Payload, until: Option<Timestamp>) -> HeldFreeze {
     let hold = Hold::new(intent.run.clone(), intent.target.clone(), intent.who.clone(), intent.why.clone());
     HeldFreeze { name: name.to_owned(), hold: hold.with_until(until), was: was.clone() }
 }
 
 /// Lines of one append must follow each other, stand under its lease, and end with the end if there is one.
-pub(super) fn check_lines(lease: &Lease, lines: &[Line]) -> Result<()> {
+pub(in crate::journal) fn check_lines(lease: &Lease, lines: &[Line]) -> Result<()> {
     let invalid = |message: String| Err(Error::new(Kind::Invalid, APPEND).with_message(message).without_effect());
     for pair in lines.windows(2) {
         if pair[0].seq.checked_add(1) != Some(pair[1].seq) {
@@ -64,76 +66,74 @@ pub(super) fn check_lines(lease: &Lease, lines: &[Line]) -> Result<()> {
     }
 }
 
-/// How many of the lines are there already, given how many lines the run has: those must be compared. What is left is new.
-pub(super) fn overlap(lease: &Lease, have: u64, lines: &[Line]) -> Result<usize> {
-    let Some(first) = lines.first() else { return Ok(0) };
-    if first.seq > have {
-        return Err(conflict(
-            APPEND,
-            format!("run {} has {have} lines, so line {} would leave a gap", lease.run, first.seq),
-        ));
+/// How many of `count` lines from number `first` are there already, given how many lines the run has: those must be
+/// compared. What is left is new.
+pub(in crate::journal) fn overlap(lease: &Lease, have: u64, first: u64, count: usize) -> Result<usize> {
+    if first > have {
+        let message = format!("run {} has {have} lines, so line {first} would leave a gap", lease.run);
+        return Err(conflict(APPEND, message));
     }
-    Ok(usize::try_from(have - first.seq).unwrap_or(usize::MAX).min(lines.len()))
+    Ok(usize::try_from(have - first).unwrap_or(usize::MAX).min(count))
 }
 
 /// Somebody else was there first, and nothing happened.
-pub(super) fn conflict(operation: &str, message: impl Into<String>) -> Error {
+pub(in crate::journal) fn conflict(operation: &str, message: impl Into<String>) -> Error {
     Error::new(Kind::Conflict, operation).with_message(message).without_effect()
 }
 /// Another line stands there.
-pub(super) fn other_line(lease: &Lease, seq: u64) -> Error {
+pub(in crate::journal) fn other_line(lease: &Lease, seq: u64) -> Error {
     conflict(APPEND, format!("line {seq} of run {} is there already, and says something else", lease.run))
 }
 /// The run is over.
-pub(super) fn ended(operation: &str, run: &RunId) -> Error {
+pub(in crate::journal) fn ended(operation: &str, run: &RunId) -> Error {
     conflict(operation, format!("run {run} has ended"))
 }
 /// The lease is not the current one.
-pub(super) fn fenced(operation: &str, lease: &Lease, current: u64) -> Error {
+pub(in crate::journal) fn fenced(operation: &str, lease: &Lease, current: u64) -> Error {
     conflict(
         operation,
         format!("run {} is driven by somebody else since: its epoch is {current}, not {}", lease.run, lease.epoch),
     )
 }
 /// The journal does not know the run.
-pub(super) fn unknown(operation: &str, run: &RunId) -> Error {
+pub(in crate::journal) fn unknown(operation: &str, run: &RunId) -> Error {
     Error::new(Kind::NotFound, operation).with_message(format!("no run {run} in this journal")).without_effect()
 }
 /// The run's id is taken by a run of another target.
-pub(super) fn taken(intent: &Intent, target: &crate::TargetId) -> Error {
+pub(in crate::journal) fn taken(intent: &Intent, target: &TargetId) -> Error {
     Error::new(Kind::Invalid, BEGIN)
         .with_message(format!("run {} is a run of {target}: every run needs an id of its own", intent.run))
         .with_target(&intent.target)
         .without_effect()
 }
 /// Somebody drives the run.
-pub(super) fn driven(run: &RunId, who: &str) -> Error {
+pub(in crate::journal) fn driven(run: &RunId, who: &str) -> Error {
     conflict(GIVE_UP, format!("run {run} is driven by {who}: stop that first"))
 }
 /// An artifact is gone.
-pub(super) fn gone(artifact: &crate::Artifact) -> Error {
+pub(in crate::journal) fn gone(artifact: &Artifact) -> Error {
     Error::new(Kind::NotFound, OPEN_ARTIFACT)
         .with_message(format!("no {} {} on this shelf", artifact.kind, artifact.digest))
         .without_effect()
 }
 /// The bytes of an artifact are not those that were sealed.
-pub(super) fn damaged(artifact: &crate::Artifact) -> Error {
+pub(in crate::journal) fn damaged(artifact: &Artifact) -> Error {
     Error::new(Kind::Invalid, READ_ARTIFACT)
         .with_message(format!("the bytes of {} {} are not those that were sealed", artifact.kind, artifact.digest))
         .without_effect()
 }
 /// Somebody with a higher epoch has saved.
-pub(super) fn newer_checkpoint(key: &str, epoch: u64, theirs: u64) -> Error {
+pub(in crate::journal) fn newer_checkpoint(key: &str, epoch: u64, theirs: u64) -> Error {
     conflict(SAVE, format!("epoch {theirs} has saved under {key} already, and this is epoch {epoch}"))
 }
 
 /// The end of a run that another one replaces.
-pub(super) fn superseded(by: &Intent) -> Outcome {
+pub(in crate::journal) fn superseded(by: &Intent) -> Outcome {
     Outcome::Superseded { by: format!("run {} of {}", by.run, by.who) }
 }
 
 /// The end of a run that somebody gave up.
-pub(super) fn given_up(who: &str, why: &str) -> Outcome {
+pub(in crate::journal) fn given_up(who: &str, why: &str) -> Outcome {
     Outcome::Stuck {
         at: format!("given up by {who}: {why}"),
         parts: vec![],
@@ -141,8 +141,22 @@ pub(super) fn given_up(who: &str, why: &str) -> Outcome {
     }
 }
 
-/// The line that ends a run from outside, after `last`.
-pub(super) fn last_line(last: Option<&Line>, epoch: u64, at: Timestamp, outcome: Outcome) -> Line {
-    let (seq, elapsed, acted) = last.map_or((0, Duration::ZERO, Duration::ZERO), |l| (l.seq + 1, l.elapsed, l.acted));
-    Line::new(seq, epoch, at, elapsed, acted, Entry::Ended(outcome))
+/// The line that ends a run from outside, as number `seq`. `times`: of the line before it.
+pub(in crate::journal) fn last_line(
+    seq: u64,
+    epoch: u64,
+    at: Timestamp,
+    times: (Duration, Duration),
+    outcome: Outcome,
+) -> Line {
+    Line::new(seq, epoch, at, times.0, times.1, Entry::Ended(outcome))
+}
+
+/// What lies on the shelf and belongs to the run since this line.
+pub(in crate::journal) fn artifacts_of(line: &Line) -> Vec<&Artifact> {
+    match &line.entry {
+        Entry::EvidenceKept(kept) => kept.iter().collect(),
+        Entry::Prepared { approved, .. } => approved.iter().filter_map(|a| a.artifact.as_ref()).collect(),
+        _ => vec![],
+    }
 }

@@ -1,8 +1,8 @@
 //! A journal that lives as long as the process: for tests, for simulations, and for a run whose own journal is lost.
 
 use super::effect_of::{
-    APPEND, BEGIN, Effect, GIVE_UP, READ, RENEW, check_lines, damaged, driven, effect_of, ended, fenced, given_up,
-    gone, held, last_line, newer_checkpoint, other_line, overlap, superseded, taken, unknown,
+    APPEND, Effect, GIVE_UP, READ, RENEW, check_lines, damaged, driven, effect_of, ended, fenced, given_up, gone, held,
+    last_line, newer_checkpoint, other_line, overlap, superseded, taken, unknown,
 };
 use crate::{
     Artifact, ArtifactReader, ArtifactWriter, Begun, Digest, HeldFreeze, Intent, Journal, Lease, LedgerEntry, Line,
@@ -13,6 +13,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 use tokio::time::Instant;
 
@@ -133,6 +134,14 @@ impl State {
         }
         self.runs[nth].lines.push(line);
     }
+    /// Ends a run from outside.
+    fn end(&mut self, nth: usize, epoch: u64, at: Timestamp, outcome: Outcome) {
+        let run = &mut self.runs[nth];
+        run.epoch = epoch;
+        let times = run.lines.last().map_or((Duration::ZERO, Duration::ZERO), |l| (l.elapsed, l.acted));
+        let line = last_line(run.lines.len() as u64, epoch, at, times, outcome);
+        self.push(nth, line);
+    }
     fn begin(&mut self, intent: &Intent) -> Result<Begun> {
         self.told(intent.at);
         let known = self.by_id.get(&intent.run).copied();
@@ -157,9 +166,7 @@ impl State {
                 let run = &self.runs[nth];
                 return Ok(Begun::Adopted { lease, intent: Box::new(run.intent.clone()), lines: run.lines.clone() });
             }
-            self.runs[nth].epoch = epoch;
-            let line = last_line(self.runs[nth].lines.last(), epoch, intent.at, superseded(intent));
-            self.push(nth, line);
+            self.end(nth, epoch, intent.at, superseded(intent));
             replaced = Some(self.runs[nth].intent.run.clone());
         }
         let epoch = self.next_epoch(&intent.target);
@@ -173,7 +180,8 @@ impl State {
         check_lines(lease, lines)?;
         let nth = self.holder(APPEND, lease)?;
         let run = &self.runs[nth];
-        let there = overlap(lease, run.lines.len() as u64, lines)?;
+        let first = lines.first().map_or(0, |l| l.seq);
+        let there = overlap(lease, run.lines.len() as u64, first, lines.len())?;
         for line in &lines[..there] {
             if usize::try_from(line.seq).ok().and_then(|n| run.lines.get(n)) != Some(line) {
                 return Err(other_line(lease, line.seq));
@@ -205,9 +213,7 @@ impl State {
         }
         let target = self.runs[nth].intent.target.clone();
         let epoch = self.next_epoch(&target);
-        self.runs[nth].epoch = epoch;
-        let line = last_line(self.runs[nth].lines.last(), epoch, self.wall(), given_up(who, why));
-        self.push(nth, line);
+        self.end(nth, epoch, self.wall(), given_up(who, why));
         Ok(())
     }
 }

@@ -6,9 +6,13 @@
 mod broken;
 mod effect_of;
 mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 pub use broken::BrokenJournal;
 pub use memory::{MemoryJournal, MemoryShelf};
+#[cfg(feature = "sqlite")]
+pub use sqlite::{Pruned, Retention, SqliteJournal, SqliteOptions};
 
 use crate::{
     Artifact, Hold, Intent, LedgerEntry, Line, Outcome, Payload, Result, RunId, TargetId, Timestamp, engine::OrderedBy,

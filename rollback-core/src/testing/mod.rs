@@ -3,6 +3,7 @@
 //! Not here: mocks of single traits; those are the feature `mock`.
 
 mod fake;
+pub mod laws;
 
 pub use fake::{
     Bad, Effects, FakeEffect, FakeHealth, FakeParts, FakePlatform, Good, Moment,

@@ -135,6 +135,7 @@ impl FakePlatform {
                 *place =
                     Place::new(Running::Mixed([(from.clone(), 1), (to.clone(), 1)].into()), place.weight, capacity);
                 place.wanted = Some(to.clone());
+                place.wait();
             }
             world.in_flight = Some((Some(from), Some(to), landing));
         })

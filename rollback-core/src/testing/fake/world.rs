@@ -191,6 +191,15 @@ impl Place {
         part.ready = ready;
         part
     }
+    /// Does not get on by itself.
+    pub(crate) fn wait(&mut self) {
+        self.settles = Settles::Waits;
+    }
+    /// Stays as it is.
+    fn halt(&mut self, now: Instant) {
+        self.begin(now, Settles::At(now));
+        self.is = self.was.clone();
+    }
     fn begin(&mut self, now: Instant, settles: Settles) {
         let state = self.state(now);
         self.was = state.running;
@@ -539,6 +548,8 @@ impl World {
                 if was {
                     self.remember();
                     self.in_flight = None;
+                    let now = Instant::now();
+                    self.places.values_mut().for_each(|place| place.halt(now));
                 }
                 was
             }

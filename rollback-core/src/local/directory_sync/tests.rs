@@ -1,0 +1,405 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::{Effect, Mark, PartId, RunId, Trace, journal::MemoryShelf, minutes};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    sync::atomic::{AtomicBool, Ordering},
+};
+use tempfile::TempDir;
+
+/// `releases/1` and `releases/2`, and a live tree beside.
+struct Place {
+    dir: TempDir,
+    shelf: MemoryShelf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("releases")).unwrap();
+        fs::create_dir_all(dir.path().join("live")).unwrap();
+        let place = Self { dir, shelf: MemoryShelf::new() };
+        for (id, n) in [("1", 30), ("2", 40)] {
+            for i in 0..n {
+                place.put(&format!("releases/{id}/d{}/e{}/f{i}", i % 3, i % 2), &format!("{id} {}", "x".repeat(i)));
+            }
+            place.put(&format!("releases/{id}/only-{id}/deep/file"), "only here");
+            place.put(&format!("releases/{id}/same"), "the same");
+            symlink(format!("same-{id}"), place.path(&format!("releases/{id}/link"))).unwrap();
+            fs::set_permissions(
+                place.path(&format!("releases/{id}/same")),
+                fs::Permissions::from_mode(if id == "1" { 0o600 } else { 0o644 }),
+            )
+            .unwrap();
+        }
+        // What is a directory in one is a file in the other, and the other way round.
+        place.put("releases/1/swap-a/inner/file", "a");
+        place.put("releases/2/swap-a", "a");
+        place.put("releases/1/swap-b", "b");
+        place.put("releases/2/swap-b/inner/file", "b");
+        place
+    }
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+    fn put(&self, name: &str, content: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    fn open(&self) -> DirectorySync {
+        DirectorySync::open(self.path("live"), self.path("releases")).unwrap()
+    }
+    fn work(&self, run: &str) -> Work {
+        Work::new(RunId::from(run), 1, "1.1", minutes(1), Arc::new(self.shelf.clone()))
+    }
+    /// Prepares and applies.
+    async fn bring(&self, target: &DirectorySync, to: &str) -> Applied {
+        let work = self.work(&format!("to {to} {}", fastrand::u64(..)));
+        let prepared = target.prepare(&onto(to), &work).await.unwrap();
+        target.apply(&prepared.approved, look(target).await.token, &work).await.unwrap()
+    }
+    /// Everything in a tree: path, mode, content.
+    fn tree(&self, root: &str) -> Vec<(String, u32, String)> {
+        fn walk(dir: &Path, root: &Path, all: &mut Vec<(String, u32, String)>) {
+            for entry in fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                if name == ".rollback" {
+                    continue;
+                }
+                let meta = path.symlink_metadata().unwrap();
+                let content = if meta.is_symlink() {
+                    fs::read_link(&path).unwrap().to_str().unwrap().to_owned()
+                } else if meta.is_file() {
+                    format!("{:?} {}", meta.modified().unwrap(), fs::read_to_string(&path).unwrap())
+                } else {
+                    String::new()
+                };
+                all.push((name, meta.mode(), content));
+                if meta.is_dir() {
+                    walk(&path, root, all);
+                }
+            }
+        }
+        let (root, mut all) = (self.path(root), vec![]);
+        walk(&root, &root, &mut all);
+        all.sort();
+        all
+    }
+}
+
+fn onto(release: &str) -> Change {
+    Change::release(&PartId::from("all"), &release.into())
+}
+async fn look(target: &DirectorySync) -> Observation {
+    target.observe(Look::full()).await.unwrap()
+}
+fn all(seen: &Observation) -> &PartState {
+    &seen.parts["all"]
+}
+
+#[tokio::test]
+async fn there_and_back_the_trees_are_the_same() {
+    let place = Place::new();
+    let target = place.open();
+    for to in ["1", "2", "1"] {
+        assert_eq!(place.bring(&target, to).await.extent, Extent::Done);
+        assert_eq!(place.tree("live"), place.tree(&format!("releases/{to}")));
+        for seen in [look(&target).await, target.observe(Look::quick()).await.unwrap()] {
+            assert!(all(&seen).runs(&to.into()) && all(&seen).settled == Settled::Yes);
+        }
+    }
+    // Nothing is left to do, and nothing is done.
+    let work = place.work("again");
+    let prepared = target.prepare(&onto("1"), &work).await.unwrap();
+    assert_eq!(prepared.approved.artifact.as_ref().unwrap().bytes, 0);
+    assert_eq!(prepared.approved, target.prepare(&onto("1"), &work).await.unwrap().approved);
+}
+
+#[tokio::test]
+async fn the_diff_counts_and_names_examples() {
+    let place = Place::new();
+    let target = place.open();
+    place.bring(&target, "2").await;
+    let prepared = target.prepare(&onto("1"), &place.work("run")).await.unwrap();
+    let lines: Vec<String> =
+        prepared.approved.diff.iter().map(|line| format!("{} {}", line.what, line.to.clone().unwrap())).collect();
+    assert_eq!(lines[0], "release 1");
+    assert!(lines[1].starts_with("to change 31: d0/e0/f0, d0/e0/f12, "), "{}", lines[1]);
+    assert_eq!(lines[1].matches(", ").count(), EXAMPLES);
+    assert_eq!(lines[2], "to add 7: only-1, only-1/deep, only-1/deep/file, swap-a, swap-a/inner, …");
+    assert!(lines[3].starts_with("to remove 17: "), "{}", lines[3]);
+    assert_eq!(prepared.approved.read::<SyncPlan>().unwrap().release, "1");
+}
+
+#[tokio::test]
+async fn what_somebody_else_changed_meanwhile_stays_and_is_counted() {
+    let place = Place::new();
+    let target = place.open();
+    place.bring(&target, "2").await;
+    let work = place.work("run");
+    let prepared = target.prepare(&onto("1"), &work).await.unwrap();
+    place.put("live/d0/e0/f0", "mine");
+    place.put("live/only-2/deep/new", "mine too");
+    let applied = target.apply(&prepared.approved, look(&target).await.token, &work).await.unwrap();
+    let Extent::Partial { done, of, reasons } = applied.extent else { unreachable!("{applied:?}") };
+    assert_eq!(reasons, BTreeMap::from([(batch_foreign(), 1), ("directory not empty".into(), 2)]));
+    assert_eq!(of - done, 3);
+    assert_eq!(fs::read_to_string(place.path("live/d0/e0/f0")).unwrap(), "mine");
+    assert_eq!(fs::read_to_string(place.path("live/only-2/deep/new")).unwrap(), "mine too");
+    let seen = target.observe(Look::full().with_mark(Some(Mark::new(work.key())))).await.unwrap();
+    assert!(matches!(all(&seen).settled, Settled::NotYet { .. }) && seen.ours == Ours::Current);
+    // As long as it is so, it gets no further; prepared anew, it is done.
+    let again = target.apply(&prepared.approved, seen.token, &work).await.unwrap();
+    assert!(matches!(again.extent, Extent::Partial { done: d, .. } if d == done), "{again:?}");
+    assert_eq!(place.bring(&target, "1").await.extent, Extent::Done);
+    assert_eq!(place.tree("live"), place.tree("releases/1"));
+}
+
+fn batch_foreign() -> String {
+    "changed by somebody else since it was prepared".into()
+}
+
+#[tokio::test]
+async fn a_hand_edit_is_unknown_and_a_half_done_change_never_foreign() {
+    let place = Place::new();
+    let target = place.open();
+    place.bring(&target, "2").await;
+    let found = look(&target).await.found();
+    place.put("live/d0/e0/f0", "edited");
+    let edited = look(&target).await;
+    assert!(matches!(&all(&edited).running, Running::Unknown { named: Some(n), .. } if n == "2, but for 1: d0/e0/f0"));
+    assert!(edited.foreign(&found, &[onto("1")]).is_some());
+    assert!(all(&target.observe(Look::quick()).await.unwrap()).runs(&"2".into()), "a quick look does not walk");
+    place.bring(&target, "2").await;
+    // Half way: cancelled after the first batch.
+    let work = place.work("run");
+    let prepared = target.prepare(&onto("1"), &work).await.unwrap();
+    let token = look(&target).await.token;
+    let cancelling = cancelled_after_one_batch(&work);
+    let applied = target.apply(&prepared.approved, token, &cancelling).await.unwrap();
+    assert!(matches!(&applied.extent, Extent::Partial { reasons, .. } if reasons.contains_key("cancelled")));
+    for seen in [look(&target).await, target.observe(Look::quick()).await.unwrap()] {
+        assert_eq!(seen.foreign(&found, &[onto("1")]), None);
+        assert_eq!(all(&seen).wanted, Some("1".into()));
+        assert!(seen.progress.is_some());
+    }
+    assert!(matches!(&all(&look(&target).await).running, Running::Mixed(of) if of.len() == 2));
+    // Another process goes on.
+    let token = look(&target).await.token;
+    assert_eq!(place.open().apply(&prepared.approved, token, &work).await.unwrap().extent, Extent::Done);
+    assert_eq!(place.tree("live"), place.tree("releases/1"));
+}
+
+/// Work that cancels itself at the first progress.
+fn cancelled_after_one_batch(work: &Work) -> Work {
+    let once = work.clone();
+    work.clone().with_progress(move |_, _| once.cancel())
+}
+
+#[tokio::test]
+async fn after_a_crash_in_any_batch_the_same_manifest_gets_there() {
+    let place = Place::new();
+    let target = place.open();
+    place.bring(&target, "2").await;
+    let work = place.work("run");
+    let prepared = target.prepare(&onto("1"), &work).await.unwrap();
+    let artifact = prepared.approved.artifact.clone().unwrap();
+    let mut lines = Lines::new(work.open(&artifact).await.unwrap());
+    let mut ops = vec![];
+    for pass in 0..2 {
+        let (batch, _) = lines.batch(pass).await.unwrap();
+        ops.extend(batch);
+        lines = Lines::new(work.open(&artifact).await.unwrap());
+    }
+    // A crash after any number of entries, none of them noted down: each attempt begins at the beginning.
+    let lock = Arc::new(target.lock().await.unwrap());
+    let release = place.path("releases/1");
+    for n in (0..=ops.len()).step_by(7).chain([ops.len()]) {
+        let done: Vec<Op> = ops[..n].to_vec();
+        let outcome = target.batch(&release, &lock, done).await.unwrap();
+        assert_eq!((outcome.done, outcome.left), (n as u64, BTreeMap::new()), "after {n}");
+    }
+    drop(lock);
+    place.put("live/d0/.rollback-half-left", "of a crash");
+    assert_eq!(place.bring(&target, "1").await.extent, Extent::Done);
+    assert_eq!(place.tree("live"), place.tree("releases/1"));
+}
+
+#[tokio::test]
+async fn a_half_made_copy_of_a_crash_is_replaced() {
+    let place = Place::new();
+    let target = place.open();
+    place.bring(&target, "2").await;
+    let work = place.work("run");
+    let prepared = target.prepare(&onto("1"), &work).await.unwrap();
+    // As if it had crashed while it wrote this file.
+    let half = super::batch::half_made(b"f0");
+    place.put(&format!("live/d0/e0/{}", std::str::from_utf8(&half).unwrap()), "half");
+    let applied = target.apply(&prepared.approved, look(&target).await.token, &work).await.unwrap();
+    assert_eq!(applied.extent, Extent::Done);
+    assert_eq!(place.tree("live"), place.tree("releases/1"));
+}
+
+#[tokio::test]
+async fn links_lead_nowhere_and_nothing_outside_is_touched() {
+    let place = Place::new();
+    place.put("outside/precious", "precious");
+    let target = place.open();
+    place.bring(&target, "2").await;
+    // A link in the live tree where the release has a directory, and one that is not in the release.
+    symlink(place.path("outside"), place.path("live/only-1")).unwrap();
+    symlink(place.path("outside"), place.path("live/extra")).unwrap();
+    assert_eq!(place.bring(&target, "1").await.extent, Extent::Done);
+    assert_eq!(place.tree("live"), place.tree("releases/1"));
+    // One that is put there between preparing and writing.
+    let work = place.work("run");
+    let prepared = target.prepare(&onto("2"), &work).await.unwrap();
+    fs::remove_dir_all(place.path("live/d0")).unwrap();
+    symlink(place.path("outside"), place.path("live/d0")).unwrap();
+    let token = target.observe(Look::quick()).await.unwrap().token;
+    let applied = target.apply(&prepared.approved, token, &work).await.unwrap();
+    assert!(matches!(applied.extent, Extent::Partial { .. }), "{applied:?}");
+    assert_eq!(place.tree("outside"), [place.tree("outside").remove(0)]);
+    assert_eq!(fs::read_to_string(place.path("outside/precious")).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn what_is_excluded_and_what_is_special_stays() {
+    let place = Place::new();
+    let target = place.open().excluding(["uploads", "d0/cache/"]);
+    place.put("live/uploads/picture", "mine");
+    place.put("live/d0/cache/file", "mine");
+    place.put("releases/1/uploads/picture", "not mine");
+    let socket = std::os::unix::net::UnixListener::bind(place.path("live/socket")).unwrap();
+    let work = place.work("run");
+    let prepared = target.prepare(&onto("1"), &work).await.unwrap();
+    assert!(prepared.findings.iter().any(|f| f.code == "special"));
+    assert_eq!(place.bring(&target, "1").await.extent, Extent::Done);
+    assert_eq!(fs::read_to_string(place.path("live/uploads/picture")).unwrap(), "mine");
+    assert_eq!(fs::read_to_string(place.path("live/d0/cache/file")).unwrap(), "mine");
+    assert!(place.path("live/socket").exists());
+    assert!(all(&look(&target).await).runs(&"1".into()));
+    drop(socket);
+}
+
+#[tokio::test]
+async fn an_edit_that_keeps_size_and_time_is_found_by_checksums_alone() {
+    let place = Place::new();
+    let target = place.open();
+    place.bring(&target, "1").await;
+    let path = place.path("live/same");
+    let times = fs::metadata(&path).unwrap().modified().unwrap();
+    fs::write(&path, "the sane").unwrap();
+    File::options().write(true).open(&path).unwrap().set_modified(times).unwrap();
+    assert!(all(&look(&target).await).runs(&"1".into()));
+    let sure = target.with_checksums(true);
+    assert!(!all(&look(&sure).await).runs(&"1".into()));
+    assert_eq!(place.bring(&sure, "1").await.extent, Extent::Done);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "the same");
+}
+
+#[tokio::test]
+async fn two_at_once_one_begins_and_the_other_is_told() {
+    let place = Place::new();
+    let target = place.open();
+    place.bring(&target, "2").await;
+    let (one, other) = (place.work("one"), place.work("other"));
+    let (a, b) = (
+        target.prepare(&onto("1"), &one).await.unwrap().approved,
+        target.prepare(&onto("1"), &other).await.unwrap().approved,
+    );
+    let token = look(&target).await.token;
+    let (x, y) = tokio::join!(target.apply(&a, token.clone(), &one), target.apply(&b, token, &other));
+    let e = if x.is_ok() { y.unwrap_err() } else { x.unwrap_err() };
+    assert_eq!((e.kind(), e.effect()), (Kind::Conflict, Effect::None), "{e}");
+    assert_eq!(place.tree("live"), place.tree("releases/1"));
+}
+
+#[tokio::test]
+async fn a_release_edited_or_deleted_midway_is_stale_or_gone() {
+    let place = Place::new();
+    let target = place.open();
+    place.bring(&target, "2").await;
+    let work = place.work("run");
+    let prepared = target.prepare(&onto("1"), &work).await.unwrap();
+    let token = look(&target).await.token;
+    place.put("releases/1/d0/e0/f0", "edited since");
+    let e = target.apply(&prepared.approved, token, &work).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Stale, "{e}");
+    fs::remove_dir_all(place.path("releases/1")).unwrap();
+    let token = target.observe(Look::quick()).await.unwrap().token;
+    let e = target.apply(&prepared.approved, token, &work).await.unwrap_err();
+    assert_eq!((e.kind(), e.effect()), (Kind::NotFound, Effect::None));
+    assert_eq!(target.prepare(&onto("1"), &work).await.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(place.bring(&target, "2").await.extent, Extent::Done);
+}
+
+#[tokio::test]
+async fn a_tree_that_no_marker_tells_of_is_compared_and_can_be_recorded() {
+    let place = Place::new();
+    place.bring(&place.open(), "2").await;
+    fs::remove_dir_all(place.path("live/.rollback")).unwrap();
+    let target = place.open();
+    let quick = target.observe(Look::quick()).await.unwrap();
+    assert!(matches!(all(&quick).running, Running::Unknown { .. }));
+    assert!(all(&look(&target).await).runs(&"2".into()), "a full look finds out");
+    let recorded = target.record("two").await.unwrap();
+    assert_eq!((recorded.id.as_str(), recorded.label.as_str()), ("2", "two"));
+    assert!(all(&target.observe(Look::quick()).await.unwrap()).runs(&"2".into()));
+    place.put("releases/2/same", "edited");
+    let prepared = target.prepare(&onto("2"), &place.work("run")).await.unwrap();
+    assert!(prepared.findings.iter().any(|f| f.code == "edited"));
+    let e = target.record("two").await.unwrap_err();
+    assert_eq!(e.kind(), Kind::NotFound);
+}
+
+#[tokio::test]
+async fn trees_that_must_not_be_are_refused() {
+    let place = Place::new();
+    let inside = [("live", "live"), (".", "live"), ("live", ".")];
+    for (live, releases) in inside {
+        let e = DirectorySync::open(place.path(live), place.path(releases)).unwrap_err();
+        assert_eq!((e.kind(), e.effect()), (Kind::Invalid, Effect::None));
+    }
+    let target = place.open();
+    for id in ["..", "../live", ""] {
+        let e = target.prepare(&onto(id), &place.work("run")).await.unwrap_err();
+        assert_eq!(e.kind(), Kind::Invalid);
+    }
+}
+
+#[tokio::test]
+async fn dropped_in_the_middle_it_is_resumed_and_the_trace_stays() {
+    let place = Place::new();
+    for i in 0..2000 {
+        place.put(&format!("releases/1/many/{i}"), "1");
+    }
+    let target = place.open();
+    place.bring(&target, "2").await;
+    let trace = Trace { run: "run".into(), left: "2".into(), reached: "1".into(), at: Timestamp(1) };
+    let heard = Arc::new(AtomicBool::new(false));
+    let hear = heard.clone();
+    let work = place.work("run").with_trace(Some(trace.clone()));
+    let listening = work.clone().with_progress(move |_, _| hear.store(true, Ordering::Relaxed));
+    let prepared = target.prepare(&onto("1"), &work).await.unwrap();
+    let token = look(&target).await.token;
+    {
+        let apply = target.apply(&prepared.approved, token, &listening);
+        tokio::pin!(apply);
+        let begun = async {
+            while !heard.load(Ordering::Relaxed) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! { biased; () = begun => {}, ended = &mut apply => unreachable!("{ended:?}") }
+    }
+    let half = target.observe(Look::quick()).await.unwrap();
+    assert!(matches!(all(&half).running, Running::Between { .. }));
+    assert_eq!(half.trace, Some(trace));
+    assert_eq!(target.apply(&prepared.approved, half.token, &work).await.unwrap().extent, Extent::Done);
+    assert_eq!(place.tree("live"), place.tree("releases/1"));
+}

@@ -29,5 +29,9 @@ impl Shelf for NoShelf {
 
 /// The work of the first step of a run.
 pub(super) fn work(run: &str) -> Work {
-    Work::new(run.into(), 1, "0.0", seconds(30), Arc::new(NoShelf))
+    Work::new(run.into(), 1, "0.0", seconds(30), shelf())
+}
+
+pub(super) fn shelf() -> Arc<dyn Shelf> {
+    Arc::new(NoShelf)
 }

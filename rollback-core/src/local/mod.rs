@@ -1,11 +1,9 @@
 //! Targets on this host: a release directory, a directory tree, a feature flag, any command.
-//!
-//! Not here: platforms that are reached over a network; each has a crate of its own.
 
-mod directory_sync;
-mod host;
-mod own;
-mod release_dir;
+pub mod command;
+mod flag;
+#[cfg(test)]
+mod no_shelf;
 
-pub use directory_sync::DirectorySync;
-pub use release_dir::{ReleaseDir, RunningSource, Signal};
+pub use command::{Answer, CommandOptions, CommandTarget, Tool, ToolOutput, ToolPrepared, ToolState};
+pub use flag::*;

@@ -14,17 +14,13 @@ use std::{
 /// If you say nothing, four run at once, and a failure holds: see [`OnFailure`].
 ///
 /// ```
-/// # use rollback_core::{prelude::*, group::Group, testing::FakePlatform, testing::{Good, Bad}};
+/// # use rollback_core::{prelude::*, testing::{Bad, FakePlatform, Good}};
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<()> {
-/// # let rollback = |name: &str| {
-/// #     let platform = FakePlatform::new().release("1", Good).release("2", Bad).live("2");
-/// #     Rollback::of(platform).to(Choose::verified().or_previous()).because(name.to_owned())
-/// # };
-/// let db = rollback("db");
-/// let api = rollback("api");
-/// # let _ = (&db, &api);
-/// # let (db, api) = group_members();
+/// # let fake = |id: &str| FakePlatform::new().called(id).release("1", Good).release("2", Bad).live("2");
+/// # let (database, service) = (fake("fake:db"), fake("fake:api"));
+/// let back = |target| Rollback::of(target).because("500s since 2").to(Choose::verified().or_previous());
+/// let (db, api) = (back(database), back(service));
 /// let report = Group::new("incident-17")
 ///     .member("db", db)
 ///     .member_after("api", api, ["db"])
@@ -177,4 +173,187 @@ impl Race<'_> {
 #[allow(dead_code)]
 fn run_is_send(group: &Group) -> impl Send + '_ {
     group.run()
+}
+
+#[cfg(all(test, feature = "testing"))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{
+        Choose, Entry, Event, EventKind, Observer, Policy,
+        journal::MemoryJournal,
+        seconds,
+        testing::{Bad, FakePlatform, Good, Moment},
+    };
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    fn fake(name: &str) -> FakePlatform {
+        FakePlatform::new().called(format!("fake:{name}")).release("1", Good).release("2", Bad).live("2")
+    }
+    fn back(target: &FakePlatform, journal: &Arc<MemoryJournal>) -> Rollback {
+        Rollback::of(target.clone()).because("test").to(Choose::verified().or_previous()).journal(journal.clone())
+    }
+
+    /// Who began and who ended, in order.
+    #[derive(Clone, Debug, Default)]
+    struct Diary(Arc<Mutex<Vec<String>>>);
+    impl Diary {
+        fn read(&self) -> Vec<String> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        }
+        /// The most that ran at once.
+        fn most(&self) -> usize {
+            let mut now = 0_usize;
+            self.read()
+                .iter()
+                .map(|line| {
+                    if line.starts_with('+') {
+                        now += 1
+                    } else {
+                        now -= 1
+                    }
+                    now
+                })
+                .max()
+                .unwrap_or(0)
+        }
+    }
+    impl Observer for Diary {
+        fn on_event(&self, event: &Event) {
+            let line = match &event.kind {
+                EventKind::Began { .. } => format!("+{}", event.run),
+                EventKind::Ended(_) => format!("-{}", event.run),
+                _ => return,
+            };
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_order_and_in_one_report() {
+        let (db, api, docs) = (fake("db"), fake("api").settles_after(seconds(30)), fake("docs"));
+        let (journal, diary) = (Arc::new(MemoryJournal::new()), Diary::default());
+        let report = Group::new("g")
+            .member_after("api", back(&api, &journal).observer(diary.clone()), ["db"])
+            .member("db", back(&db, &journal).observer(diary.clone()))
+            .member("docs", back(&docs, &journal).observer(diary.clone()))
+            .run()
+            .await
+            .unwrap();
+        assert!(report.is_good(), "{report}");
+        for target in [&db, &api, &docs] {
+            assert!(target.is_live("1"));
+        }
+        let diary = diary.read();
+        let at = |line: &str| diary.iter().position(|l| l == line).unwrap();
+        assert!(at("-g/db") < at("+g/api"), "{diary:?}");
+        assert!(at("+g/docs") < at("-g/db"), "{diary:?}");
+        let intent = report.member("api").unwrap().report().unwrap().intent();
+        assert_eq!(intent.parent, Some(RunId::from("g")));
+        let names: Vec<_> = report.members().iter().map(|m| m.name.as_str()).collect();
+        assert_eq!(names, ["db", "docs", "api"]);
+        let text = report.to_string();
+        assert!(text.starts_with("group g: 3 of 3 ended well\n"), "{text}");
+        let read: GroupReport = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+        assert_eq!(read, report);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_at_once_than_said() {
+        for at_once in [1, 2, 3] {
+            let (journal, diary) = (Arc::new(MemoryJournal::new()), Diary::default());
+            let mut group = Group::new("g").at_once(at_once);
+            for i in 0..6 {
+                let target = fake(&i.to_string()).settles_after(seconds(10));
+                group = group.member(format!("m{i}"), back(&target, &journal).observer(diary.clone()));
+            }
+            assert!(group.run().await.unwrap().is_good());
+            assert_eq!(diary.most(), at_once);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_holds_and_is_reported() {
+        let journal = Arc::new(MemoryJournal::new());
+        let make = |on_failure| {
+            let db = fake("db").someone_deploys("3", Moment::BeforeStep(1));
+            let (api, docs) = (fake("api"), fake("docs"));
+            let group = Group::new(format!("g-{on_failure:?}"))
+                .at_once(1)
+                .on_failure(on_failure)
+                .member("db", back(&db, &journal))
+                .member_after("api", back(&api, &journal), ["db"])
+                .member("docs", back(&docs, &journal));
+            (group, api, docs)
+        };
+        let (group, api, docs) = make(OnFailure::Hold);
+        let report = group.run().await.unwrap();
+        assert_eq!((report.failed(), report.untouched()), (vec!["db"], vec!["docs", "api"]));
+        assert!(!report.is_good() && api.is_live("2") && docs.is_live("2"));
+        let text = report.to_string();
+        assert!(text.starts_with("group g-Hold: 0 of 3 ended well, db failed (held), docs, api untouched\n"), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
+        assert_eq!(json["failed"], serde_json::json!(["db"]));
+        assert!(report.to_do().iter().any(|what| what.contains("docs, api still run what they did")), "{report}");
+
+        let (group, api, docs) = make(OnFailure::GoOn);
+        let report = group.run().await.unwrap();
+        assert_eq!((report.failed(), report.untouched()), (vec!["db"], vec!["api"]));
+        assert!(api.is_live("2") && docs.is_live("1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_tried_is_a_failure_of_its_member() {
+        let (journal, api) = (Arc::new(MemoryJournal::new()), fake("api"));
+        let wrong = back(&fake("db"), &journal).policy(Policy::default().with_poll(seconds(0)));
+        let report = Group::new("g").member("db", wrong).member_after("api", back(&api, &journal), ["db"]).run().await;
+        let report = report.unwrap();
+        assert!(matches!(&report.member("db").unwrap().end, MemberEnd::NotTried(fault) if fault.kind == Kind::Invalid));
+        assert_eq!((report.failed(), report.untouched()), (vec!["db"], vec!["api"]));
+        assert!(api.is_live("2"));
+    }
+
+    #[tokio::test]
+    async fn wrong_groups_are_refused_before_anything_is_read() {
+        let (journal, db) = (Arc::new(MemoryJournal::new()), fake("db"));
+        let twice = Group::new("g").member("a", back(&db, &journal)).member("b", back(&db, &journal));
+        let e = twice.run().await.unwrap_err();
+        assert!(e.kind() == Kind::Invalid && e.message().contains("a and b are of the same target"), "{e}");
+        let circle = Group::new("g").member_after("a", back(&db, &journal), ["a"]);
+        assert_eq!(circle.run().await.unwrap_err().kind(), Kind::Invalid);
+        assert_eq!(db.effects(), []);
+    }
+
+    /// Dropped at any moment and run again: every member is brought back, and none twice.
+    #[tokio::test(start_paused = true)]
+    async fn a_group_that_was_dropped_goes_on() {
+        let mut dropped = 0;
+        for after in (0..120).map(|tenths| std::time::Duration::from_millis(tenths * 100)) {
+            let journal = Arc::new(MemoryJournal::new());
+            let (db, api) = (fake("db").settles_after(seconds(3)), fake("api").settles_after(seconds(3)));
+            let group =
+                Group::new("g").member("db", back(&db, &journal)).member_after("api", back(&api, &journal), ["db"]);
+            let report = match tokio::time::timeout(after, group.run()).await {
+                Ok(report) => report.unwrap(),
+                Err(_) => {
+                    dropped += 1;
+                    group.run().await.unwrap()
+                }
+            };
+            assert!(report.is_good(), "dropped after {after:?}: {report}");
+            assert!(db.is_live("1") && api.is_live("1"));
+            assert_eq!((db.effects().len(), api.effects().len()), (1, 1), "dropped after {after:?}");
+            for name in ["db", "api"] {
+                let run = report.member(name).unwrap().report().unwrap();
+                assert_eq!(run.run().as_str(), format!("g/{name}"));
+                let ends = run.lines().iter().filter(|line| matches!(line.entry, Entry::Ended(_))).count();
+                assert_eq!(ends, 1);
+            }
+            // Once more: all of it is over, and stays so.
+            let again = group.run().await.unwrap();
+            assert!(again.is_good(), "{again}");
+            assert_eq!((db.effects().len(), api.effects().len()), (1, 1));
+        }
+        assert!(dropped > 20, "only {dropped} were dropped midway");
+    }
 }

@@ -189,11 +189,8 @@ impl Order {
         let open = || self.after.iter().filter(|(name, _)| !running.contains(*name) && !ended.contains_key(*name));
         if failed.is_empty() || self.on_failure == OnFailure::GoOn {
             let room = self.at_once.saturating_sub(running.len());
-            let start: Vec<String> = open()
-                .filter(|(_, needs)| needs.iter().all(good))
-                .take(room)
-                .map(|(name, _)| name.clone())
-                .collect();
+            let start: Vec<String> =
+                open().filter(|(_, needs)| needs.iter().all(good)).take(room).map(|(name, _)| name.clone()).collect();
             if !start.is_empty() {
                 return Next::Start(start);
             }
@@ -322,10 +319,7 @@ mod tests {
                 .map(|i| (format!("m{i}"), (0..i).filter(|_| random.bool()).map(|j| format!("m{j}")).collect()))
                 .collect();
             let on_failure = if random.bool() { OnFailure::Hold } else { OnFailure::GoOn };
-            let order = Order::new("g", members)
-                .unwrap()
-                .with_at_once(random.usize(1..4))
-                .with_on_failure(on_failure);
+            let order = Order::new("g", members).unwrap().with_at_once(random.usize(1..4)).with_on_failure(on_failure);
             let (mut running, mut over) = (BTreeSet::new(), BTreeMap::new());
             let (failed, untouched) = loop {
                 match order.next(&running, &over) {

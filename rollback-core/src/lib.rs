@@ -17,7 +17,7 @@
 //! | `testing` | fake platform, conformance laws, simulator | nothing |
 
 #[cfg(feature = "mock")]
-mod mock;
+pub mod mock;
 
 #[allow(dead_code, reason = "shared by modules that are being written")]
 mod atomic_file;

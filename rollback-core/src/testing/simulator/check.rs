@@ -145,7 +145,10 @@ pub(super) fn check(sim: &Sim, scenario: &Scenario) -> Vec<Broken> {
     if let Some(ended_at) = ended_at
         && judge.last_effect > ended_at + seconds_of_lateness()
     {
-        judge.broke(21, format!("after the last run ended at {ended_at:?}, there was an effect at {:?}", judge.last_effect));
+        judge.broke(
+            21,
+            format!("after the last run ended at {ended_at:?}, there was an effect at {:?}", judge.last_effect),
+        );
     }
     let unfinished: Vec<_> =
         judge.runs.iter().filter(|(_, run)| run.seq > 0 && !run.ended).map(|(id, _)| id.to_string()).collect();
@@ -278,7 +281,9 @@ impl Judge<'_> {
         let now = self.now;
         // It drives nothing.
         self.process().run = None;
-        let Some(lock) = &self.lock else { return self.broke(23, format!("{run} is said to hold a lock that nobody took")) };
+        let Some(lock) = &self.lock else {
+            return self.broke(23, format!("{run} is said to hold a lock that nobody took"));
+        };
         if lock.free || now > lock.kept + lock.lease {
             let why = format!("{run} is said to hold the lock, last kept at {:?} for {:?}", lock.kept, lock.lease);
             self.broke(23, why);
@@ -316,12 +321,16 @@ impl Judge<'_> {
             self.broke(16, format!("line {} of {id} was written where {seq} was due", line.seq));
         }
         if line.elapsed < elapsed {
-            self.broke(22, format!("{id} had run for {elapsed:?}, and now for {:?}: its bounds begin anew", line.elapsed));
+            self.broke(
+                22,
+                format!("{id} had run for {elapsed:?}, and now for {:?}: its bounds begin anew", line.elapsed),
+            );
         }
         let process = self.process();
         let (base, began) = (process.base, process.began);
         if line.elapsed > base + now.saturating_sub(began) {
-            let why = format!("{id} counts {:?}, and had {base:?} at {began:?}: not by a clock that is right", line.elapsed);
+            let why =
+                format!("{id} counts {:?}, and had {base:?} at {began:?}: not by a clock that is right", line.elapsed);
             self.broke(15, why);
         }
         let run = self.run(id);
@@ -435,9 +444,13 @@ impl Judge<'_> {
         let first = self.run(id).wrote.is_none();
         if first {
             let policy = self.run(id).policy.clone();
-            let begun: Vec<Duration> = self.runs.iter().filter(|(other, _)| *other != id).filter_map(|(_, r)| r.wrote).collect();
+            let begun: Vec<Duration> =
+                self.runs.iter().filter(|(other, _)| *other != id).filter_map(|(_, r)| r.wrote).collect();
             let recent = begun.iter().filter(|at| now.saturating_sub(**at) < policy.budget.window).count();
-            if policy.ordered_by == OrderedBy::Machine && recent >= policy.budget.allows() as usize && !self.scenario.jumps {
+            if policy.ordered_by == OrderedBy::Machine
+                && recent >= policy.budget.allows() as usize
+                && !self.scenario.jumps
+            {
                 self.broke(10, format!("{id} is ordered by a machine, and {recent} rollbacks began in the window"));
             }
         }
@@ -454,9 +467,8 @@ impl Judge<'_> {
     fn claimed_done(&mut self, id: &RunId, key: &str, at: At) {
         let Some(step) = self.step(id, at) else { return };
         let run = self.run(id);
-        let answered = run.sent.get(key).is_some_and(|sent| {
-            sent.iter().any(|s| matches!(s.answer, Some((_, Answer::Ok { .. }))))
-        });
+        let answered =
+            run.sent.get(key).is_some_and(|sent| sent.iter().any(|s| matches!(s.answer, Some((_, Answer::Ok { .. })))));
         let landed = run.effects.contains_key(key);
         if !answered && !landed && !self.seen_told(&step.change) {
             self.broke(20, format!("{key} is said to have happened; it did not, and was not read so"));
@@ -486,7 +498,10 @@ impl Judge<'_> {
                     let reads = self.process().all_reads.iter().rev().take_while(|(at, _)| *at >= since);
                     let most = reads.filter_map(|(_, parts)| parts.get(part)?.ready).max();
                     if most.is_none_or(|n| n < *at_least) {
-                        self.broke(13, format!("{id}/{at}: {part} was read with {most:?} ready, and {at_least} are due"));
+                        self.broke(
+                            13,
+                            format!("{id}/{at}: {part} was read with {most:?} ready, and {at_least} are due"),
+                        );
                     }
                 }
                 _ => {}
@@ -579,10 +594,15 @@ impl Judge<'_> {
             OnUnknown::Again => {}
             OnUnknown::FindByKey | OnUnknown::Observe => {
                 if now.saturating_sub(lost) < look {
-                    self.broke(8, format!("{key} is sent again {:?} after its answer was lost", now.saturating_sub(lost)));
+                    self.broke(
+                        8,
+                        format!("{key} is sent again {:?} after its answer was lost", now.saturating_sub(lost)),
+                    );
                 }
             }
-            OnUnknown::AskHuman => self.broke(8, format!("{key} is sent again, and nobody can tell whether it happened")),
+            OnUnknown::AskHuman => {
+                self.broke(8, format!("{key} is sent again, and nobody can tell whether it happened"))
+            }
         }
     }
 
@@ -736,7 +756,11 @@ impl Judge<'_> {
             self.broke(20, format!("{id} ended as {}, and had {effects:?}", outcome.name()));
         }
         let lost = lines.iter().any(|line| matches!(line.entry, Entry::Lost { .. }));
-        if waived && !lost && self.process().journal_failed && effects.iter().any(|key| !self.run(&id).doing.contains_key(key)) {
+        if waived
+            && !lost
+            && self.process().journal_failed
+            && effects.iter().any(|key| !self.run(&id).doing.contains_key(key))
+        {
             self.broke(20, format!("{id} wrote without a journal, and its report says nothing of it"));
         }
         match outcome {
@@ -813,10 +837,12 @@ fn told(change: &Change, parts: &BTreeMap<PartId, PartState>) -> bool {
         Some(part) => {
             (wish.release.is_none() || part.wanted == wish.release)
                 && (wish.weight.is_none() || part.weight == wish.weight)
-                && wish.capacity.is_none_or(|c| part.capacity.is_some_and(|n| match c {
-                    Capacity::Exactly(wished) => n == wished,
-                    Capacity::AtLeast(wished) => n >= wished,
-                }))
+                && wish.capacity.is_none_or(|c| {
+                    part.capacity.is_some_and(|n| match c {
+                        Capacity::Exactly(wished) => n == wished,
+                        Capacity::AtLeast(wished) => n >= wished,
+                    })
+                })
         }
     })
 }

@@ -127,7 +127,10 @@ impl Scenario {
             needs_approval,
             strategy: strategy(rng, parts, settle, hold),
             policy,
-            choose: pick(rng, &[Choose::verified(), Choose::verified().or_previous(), Choose::previous(), Choose::exactly("1")]),
+            choose: pick(
+                rng,
+                &[Choose::verified(), Choose::verified().or_previous(), Choose::previous(), Choose::exactly("1")],
+            ),
             suspect: rng.bool().then(|| ReleaseId::from("2")),
             hold: (!one_in(rng, 4)).then(|| seconds(rng.u64(10..40))),
             checks_health,
@@ -146,7 +149,18 @@ impl Scenario {
     pub(super) fn trouble(&mut self, sim: &Sim, options: &SimOptions) {
         let shared = &mut *sim.shared();
         let rng = &mut shared.rng;
-        let first = pick(rng, &[Order::Person, Order::Person, Order::Person, Order::Machine, Order::Machine, Order::BreakGlass, Order::Rehearsal]);
+        let first = pick(
+            rng,
+            &[
+                Order::Person,
+                Order::Person,
+                Order::Person,
+                Order::Machine,
+                Order::Machine,
+                Order::BreakGlass,
+                Order::Rehearsal,
+            ],
+        );
         let mut orders = vec![first];
         while one_in(rng, 3) {
             orders.push(pick(rng, &[Order::Person, Order::Machine, Order::Machine, Order::BreakGlass]));
@@ -342,8 +356,11 @@ fn platform(
 
 fn strategy(rng: &mut fastrand::Rng, parts: FakeParts, settle: Duration, hold: Duration) -> Arc<dyn Strategy> {
     let direct = Direct::default().with_settle_within(settle).with_hold(hold);
-    let blue_green =
-        BlueGreen::default().with_settle_within(settle).with_hold(hold).with_drain(seconds(5)).with_empty_bad(rng.bool());
+    let blue_green = BlueGreen::default()
+        .with_settle_within(settle)
+        .with_hold(hold)
+        .with_drain(seconds(5))
+        .with_empty_bad(rng.bool());
     let canary = Canary::default().with_settle_within(settle).with_hold(hold).with_pause(seconds(rng.u64(0..10)));
     match (parts, rng.u8(..4)) {
         (FakeParts::One, 0) => Arc::new(Rolling::default().with_settle_within(settle).with_hold(hold)),

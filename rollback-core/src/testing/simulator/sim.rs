@@ -106,7 +106,8 @@ impl Sim {
             shared.calls += 1;
             shared.stages.insert(life.controller, stage);
             let calls = shared.calls;
-            let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut shared.events).into_iter().partition(|(n, _)| *n <= calls);
+            let (due, later): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut shared.events).into_iter().partition(|(n, _)| *n <= calls);
             shared.events = later;
             if shared.quiet { vec![] } else { due }
         };

@@ -106,6 +106,11 @@ async fn every_crash_point_ends_the_same() {
                 // The line went into the same append as one before it.
                 continue;
             }
+            if journal.runs(&RunQuery::unfinished()).await.unwrap().is_empty() && n > 0 && durable {
+                // It was the end that had become durable: there is nothing to resume.
+                assert!(shop.is_live("1"));
+                continue;
+            }
             let report = flow(shop.clone(), journal.clone()).run().await.unwrap();
             assert_eq!(report.outcome(), &Outcome::Recovered, "crash at {n}, durable {durable}: {report}");
             assert!(shop.is_live("1"));

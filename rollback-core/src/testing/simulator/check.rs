@@ -303,7 +303,10 @@ impl Judge<'_> {
 
     fn appended(&mut self, run: &RunId, epoch: u64, lines: &[Line]) {
         if lines.is_empty() {
-            // The same lines again.
+            // The same lines again: of a run that has ended, that is no matter of the lock.
+            if self.lock.as_ref().is_some_and(|lock| lock.epoch == epoch) {
+                self.kept(run);
+            }
             return;
         }
         self.kept(run);
@@ -741,7 +744,7 @@ impl Judge<'_> {
         let mine = |key: &String| run.sent.get(key).is_some_and(|sent| sent.iter().any(|s| s.life == life));
         let effects: Vec<String> = run.effects.keys().filter(|key| (drives && !waived && !fenced) || mine(key)).cloned().collect();
         for key in &effects {
-            if !report.contains(key) {
+            if !report.contains(key) && !damaged {
                 self.broke(20, format!("{key} had an effect, and the report of {id} does not know it"));
             }
         }

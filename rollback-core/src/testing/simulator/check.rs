@@ -34,6 +34,8 @@ struct Run {
     plan: Option<Plan>,
     /// Releases that may be seen without somebody else having been there.
     known: BTreeSet<ReleaseId>,
+    /// It aborted what does not say where it lands: anything but the suspect may be its doing.
+    lands_anywhere: bool,
     /// What ran at the start, where history does not know it.
     found: Vec<Running>,
     /// The durable intents, by key.
@@ -80,6 +82,8 @@ struct Process {
     began: Duration,
     /// The run's elapsed time when it was adopted.
     base: Duration,
+    /// It has begun or adopted its run.
+    drives: bool,
     fenced: bool,
     damaged: bool,
     reads: u64,
@@ -274,6 +278,7 @@ impl Judge<'_> {
         self.run(run).policy = policy.clone();
         let process = self.process();
         process.run = Some(run.clone());
+        process.drives = true;
         process.damaged = damaged;
     }
 
@@ -302,6 +307,13 @@ impl Judge<'_> {
     // ---- the journal ------------------------------------------------------------------------------------------------
 
     fn appended(&mut self, run: &RunId, epoch: u64, lines: &[Line]) {
+        if lines.is_empty() {
+            // The same lines again: of a run that has ended, that is no matter of the lock.
+            if self.lock.as_ref().is_some_and(|lock| lock.epoch == epoch) {
+                self.kept(run);
+            }
+            return;
+        }
         self.kept(run);
         if let Some(lock) = &self.lock
             && (lock.epoch != epoch || lock.run != *run)
@@ -564,6 +576,7 @@ impl Judge<'_> {
         let life = self.life;
         let run = self.run(id);
         run.known.extend(mentions(change));
+        run.lands_anywhere |= matches!(change, Change::Abort { expect: crate::Landing::Unsaid, .. });
         let unjournalled = !run.doing.contains_key(key);
         run.sent.entry(key.to_owned()).or_default().push(Sent { life, at: now, reads, unjournalled, answer: None });
     }
@@ -572,11 +585,13 @@ impl Judge<'_> {
     fn again(&mut self, id: &RunId, key: &str, reads: u64) {
         let (now, life) = (self.now, self.life);
         let on_unknown = self.scenario.on_unknown;
+        let forgot = self.process().journal_failed;
         let run = self.run(id);
         let confirmed = run.did.contains(key);
         let look = run.policy.look_again_for;
         let Some(last) = run.sent.get(key).and_then(|sent| sent.last()).cloned() else { return };
-        if last.unjournalled && last.life != life {
+        // Without a journal, a process knows nothing of those before it.
+        if last.life != life && (last.unjournalled || (forgot && run.policy.journal == Support::IfThere)) {
             return;
         }
         if confirmed {
@@ -642,7 +657,8 @@ impl Judge<'_> {
         run.plan.as_ref()?;
         parts.iter().find_map(|(part, state)| {
             let unknown = matches!(&state.running, Running::Unknown { .. }) && !run.found.contains(&state.running);
-            let other = state.wanted.iter().chain(state.running.mentions()).find(|r| !run.known.contains(*r));
+            let strange = |r: &&ReleaseId| !run.known.contains(*r) && !run.lands_anywhere;
+            let other = state.wanted.iter().chain(state.running.mentions()).find(strange);
             match (unknown, other) {
                 (true, _) => Some(format!("{part} with {}", state.running)),
                 (false, Some(release)) => Some(format!("{part} with {release}")),
@@ -721,7 +737,7 @@ impl Judge<'_> {
         let times = *times;
         let first = run.sent.get(key).and_then(|s| s.first()).map_or(Duration::ZERO, |s| s.at);
         let disturbed = self.others.iter().any(|(at, _)| *at >= first);
-        if times > 1 && !self.scenario.pieces && !disturbed && (tokens || self.scenario.knows_keys) {
+        if times > 1 && !self.scenario.pieces && !disturbed && !waived && (tokens || self.scenario.knows_keys) {
             self.broke(8, format!("{key} had {times} effects"));
         }
     }
@@ -732,6 +748,7 @@ impl Judge<'_> {
         let now = self.now;
         let process = self.process();
         let (read, began, fenced) = (process.last_read.clone(), process.began, process.fenced);
+        let (drives, damaged) = (process.drives, process.damaged);
         let Some(id) = process.run.clone() else { return };
         let report: BTreeSet<String> = lines
             .iter()
@@ -745,14 +762,15 @@ impl Judge<'_> {
         let run = self.run(&id);
         let waived = run.policy.journal == Support::IfThere && run.journal_lost;
         let mine = |key: &String| run.sent.get(key).is_some_and(|sent| sent.iter().any(|s| s.life == life));
-        let effects: Vec<String> = run.effects.keys().filter(|key| !(waived || fenced) || mine(key)).cloned().collect();
+        let effects: Vec<String> = run.effects.keys().filter(|key| (drives && !waived && !fenced) || mine(key)).cloned().collect();
         for key in &effects {
-            if !report.contains(key) {
+            if !report.contains(key) && !damaged {
                 self.broke(20, format!("{key} had an effect, and the report of {id} does not know it"));
             }
         }
         let untouched = matches!(outcome, Outcome::Refused { .. } | Outcome::NothingToDo | Outcome::Rehearsed);
-        if untouched && !effects.is_empty() {
+        // Of a damaged journal it can only be said that nothing more was touched.
+        if untouched && !effects.is_empty() && !damaged {
             self.broke(20, format!("{id} ended as {}, and had {effects:?}", outcome.name()));
         }
         let lost = lines.iter().any(|line| matches!(line.entry, Entry::Lost { .. }));
@@ -769,6 +787,7 @@ impl Judge<'_> {
                 let somebody = self.others.iter().any(|(_, a)| !matches!(a, Action::Collect(_) | Action::Ail(..)));
                 let fenced = fenced && self.takeovers.iter().any(|at| *at > began);
                 let replaced = self.replaced.contains(&id);
+                let somebody = somebody || self.runs.iter().any(|(other, run)| *other != id && !run.effects.is_empty());
                 // A run that lost its journal may meet its own writes.
                 if !somebody && !fenced && !replaced && !waived {
                     self.broke(6, format!("{id} is superseded by {by}, and nobody was there"));
@@ -819,8 +838,7 @@ fn mentions(change: &Change) -> Vec<ReleaseId> {
     match change {
         Change::Reach(shape) => shape.0.values().filter_map(|wish| wish.release.clone()).collect(),
         Change::Abort { expect: crate::Landing::On(release), .. } => vec![release.clone()],
-        // It does not say where it lands: what it lands on was there before.
-        _ => vec!["0".into(), "1".into()],
+        _ => vec![],
     }
 }
 

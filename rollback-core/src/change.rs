@@ -161,3 +161,66 @@ impl Change {
             })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn wish(release: Option<&str>, weight: Option<u16>, capacity: Option<Capacity>) -> Wish {
+        Wish { release: release.map(Into::into), weight: weight.map(Weight::percent), capacity }
+    }
+
+    #[test]
+    fn a_shape_after_a_change() {
+        let start = Shape([("a".into(), wish(Some("1"), Some(100), Some(Capacity::Exactly(3))))].into());
+        for (what, change, expected) in [
+            (
+                "release",
+                Change::release(&"a".into(), &"2".into()),
+                wish(Some("2"), Some(100), Some(Capacity::Exactly(3))),
+            ),
+            (
+                "traffic",
+                Change::traffic([("a".into(), Weight::NONE)]),
+                wish(Some("1"), Some(0), Some(Capacity::Exactly(3))),
+            ),
+            (
+                "more",
+                Change::capacity(&"a".into(), Capacity::AtLeast(5)),
+                wish(Some("1"), Some(100), Some(Capacity::Exactly(5))),
+            ),
+            (
+                "enough",
+                Change::capacity(&"a".into(), Capacity::AtLeast(2)),
+                wish(Some("1"), Some(100), Some(Capacity::Exactly(3))),
+            ),
+            (
+                "fewer",
+                Change::capacity(&"a".into(), Capacity::Exactly(2)),
+                wish(Some("1"), Some(100), Some(Capacity::Exactly(2))),
+            ),
+            ("halt", Change::Halt, wish(Some("1"), Some(100), Some(Capacity::Exactly(3)))),
+        ] {
+            let after = start.after(&change);
+            assert_eq!(after.0["a"], expected, "{what}");
+            assert_eq!(after.after(&change), after, "{what}: the same again changes nothing");
+        }
+        let made = start.after(&Change::release(&"b".into(), &"2".into()));
+        assert_eq!(made.0["b"], wish(Some("2"), None, None));
+        assert_eq!((start.serving_capacity(), made.serving_capacity()), (Some(3), None));
+    }
+
+    #[test]
+    fn a_release_and_nothing_else() {
+        let release = Change::release(&"a".into(), &"2".into());
+        assert_eq!(release.only_release().unwrap(), "2");
+        let two = Change::reach(["a", "b"].map(|part| (part.into(), wish(Some("2"), None, None))));
+        let more = Change::reach([("a".into(), wish(Some("2"), None, Some(Capacity::AtLeast(1))))]);
+        for other in [two, more, Change::traffic([("a".into(), Weight::ALL)]), Change::reach([]), Change::Halt] {
+            let error = other.only_release().unwrap_err();
+            assert_eq!((error.kind(), error.effect()), (Kind::Unsupported, crate::Effect::None), "{other:?}");
+        }
+    }
+}

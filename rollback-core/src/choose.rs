@@ -1,6 +1,6 @@
 //! Which release to go back to: a pure function, with its reason.
 
-use crate::{LedgerEntry, Observation, Release, ReleaseId, Standing, Timestamp, Trace};
+use crate::{LedgerEntry, Observation, PartState, Release, ReleaseId, Standing, Timestamp, Trace, Weight};
 use serde::{Deserialize, Serialize};
 
 /// How the release to go back to is chosen. Never the suspect; never one known bad, unless named and overridden.
@@ -125,7 +125,10 @@ impl Past {
             return Ok(to.clone());
         }
         let mut serving: Vec<&ReleaseId> = vec![];
-        for (_, part) in now.serving() {
+        // A service that is down altogether is blamed on what it was told to run.
+        let down = now.serving().next().is_none();
+        let idle = |part: &PartState| part.weight == Some(Weight::NONE) || part.capacity == Some(0);
+        for part in now.parts.values().filter(|part| part.serves() || (down && !idle(part))) {
             for release in part.wanted.iter().chain(part.running.mentions()) {
                 if !serving.contains(&release) {
                     serving.push(release);
@@ -232,15 +235,18 @@ impl Past {
                     },
                 )
             }
-            Choose::AsOf(at) => older()
-                .find(|r| r.made_at.is_some_and(|made_at| made_at <= *at))
-                .map(|r| made(r, &format!("as of {at}")))
-                .ok_or_else(|| {
-                    NoChoice::new(
-                        format!("history has no usable release as old as {at}"),
-                        "another moment, or name one",
-                    )
-                }),
+            Choose::AsOf(at) => {
+                need_suspect()?;
+                older()
+                    .find(|r| r.made_at.is_some_and(|made_at| made_at <= *at))
+                    .map(|r| made(r, &format!("as of {at}")))
+                    .ok_or_else(|| {
+                        NoChoice::new(
+                            format!("history has no usable release as old as {at}"),
+                            "another moment, or name one",
+                        )
+                    })
+            }
             Choose::Exactly(id) if id == suspect => {
                 Err(NoChoice::new(format!("{id} is the suspect"), "name another release, or another suspect"))
             }
@@ -276,4 +282,156 @@ fn list(releases: &[&ReleaseId]) -> String {
         return "none".into();
     }
     releases.iter().map(|r| r.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::{Identity, InFlight, PartId, Payload, Running, Stored, Token};
+
+    #[derive(Serialize, Deserialize)]
+    struct Note;
+    impl Stored for Note {
+        const NAME: &'static str = "test/note";
+        const VERSION: u32 = 1;
+    }
+
+    /// Newest first: 5, 4, 3, 2, 1; each made at its number.
+    fn past(ledger: &[(&str, Standing, u64)]) -> Past {
+        let release = |id: &str| Release::new(id).with_made_at(Timestamp(id.parse().unwrap_or_default()));
+        Past {
+            history: ["5", "4", "3", "2", "1"].map(release).into(),
+            ledger: ledger
+                .iter()
+                .map(|(id, s, at)| LedgerEntry::new(release(id), *s, Timestamp(*at), "test"))
+                .collect(),
+            ..Past::default()
+        }
+    }
+    fn now(parts: &[(&str, PartState)]) -> Observation {
+        let parts = parts.iter().map(|(id, part)| (PartId::from(*id), part.clone()));
+        Observation::new(Identity::new("s", "o"), parts, Token::none())
+    }
+    fn trace(left: &str, reached: &str) -> Option<Trace> {
+        Some(Trace { run: "r-1".into(), left: left.into(), reached: reached.into(), at: Timestamp(9) })
+    }
+
+    #[test]
+    fn who_is_to_blame() {
+        let weighed = |release: &str, percent| PartState::of(release).with_weight(Weight::percent(percent));
+        let told = |release: &str, running| PartState::new(Some(release.into()), running);
+        let mixed = Running::Mixed([("3".into(), 2), ("4".into(), 1)].into());
+        let crashed = || told("5", Running::Nothing);
+        for (what, now, expected) in [
+            ("one", now(&[("all", PartState::of("4"))]), Ok("4")),
+            ("half way through a canary", now(&[("stable", weighed("4", 90)), ("canary", weighed("5", 10))]), Ok("5")),
+            ("the idle side is not asked", now(&[("blue", weighed("5", 0)), ("green", weighed("4", 100))]), Ok("4")),
+            ("half way through a rollout", now(&[("all", told("4", mixed.clone()))]), Ok("4")),
+            ("half way back already", now(&[("all", told("3", mixed))]), Ok("4")),
+            ("told, and not begun", now(&[("all", told("5", Running::Release("4".into())))]), Ok("5")),
+            ("down altogether", now(&[("all", crashed())]), Ok("5")),
+            ("down, beside an idle side", now(&[("a", crashed()), ("b", weighed("3", 0))]), Ok("5")),
+            ("scaled to nothing on purpose", now(&[("all", crashed().with_capacity(0, 0))]), Err("nothing serves")),
+            ("strangers", now(&[("a", PartState::of("x")), ("b", PartState::of("y"))]), Err("history knows none")),
+        ] {
+            match (past(&[]).suspect(None, &now), expected) {
+                (Ok(suspect), Ok(expected)) => assert_eq!(suspect, expected, "{what}"),
+                (Err(none), Err(why)) => assert!(none.why.contains(why), "{what}: {none}"),
+                (found, expected) => panic!("{what}: {found:?}, not {expected:?}"),
+            }
+            assert_eq!(past(&[]).suspect(Some(&"2".into()), &now).unwrap(), "2", "{what}: named");
+        }
+        let flight = InFlight::new(Payload::of(&Note).unwrap()).with_releases(Some("4".into()), Some("5".into()));
+        let flying = now(&[("all", PartState::of("4"))]).with_in_flight(flight);
+        assert_eq!(past(&[]).suspect(None, &flying).unwrap(), "5", "in flight");
+    }
+
+    #[test]
+    fn pressed_twice_it_does_not_walk_on() {
+        let at_four = now(&[("all", PartState::of("4"))]);
+        let on_target = at_four.clone().with_trace(trace("5", "4"));
+        let beside = Past { trace: trace("5", "4"), ..past(&[]) };
+        for (past, now) in [(past(&[]), &on_target), (beside.clone(), &at_four)] {
+            let none = past.suspect(None, now).unwrap_err();
+            assert!(none.why.contains("run r-1 already left 5 for 4") && none.lift.contains("name it"), "{none:?}");
+            assert_eq!(past.suspect(Some(&"4".into()), now).unwrap(), "4");
+        }
+        // Someone deployed since: the trace says nothing of that.
+        assert_eq!(beside.suspect(None, &now(&[("all", PartState::of("5"))])).unwrap(), "5");
+    }
+
+    #[test]
+    fn which_release_is_chosen() {
+        use Standing::{Failed, Seen, Verified};
+        let v = Choose::verified;
+        let ledger = [("2", Verified, 20), ("3", Failed, 30), ("1", Verified, 10)];
+        for (what, choose, suspect, ledger, expected) in [
+            ("last verified, not newest", v(), "5", &ledger[..], Ok(("2", false))),
+            ("the suspect was verified once", v(), "2", &ledger[..], Ok(("1", false))),
+            ("none verified", v(), "5", &[][..], Err("ever verified")),
+            ("the suspect alone was verified", v(), "2", &ledger[..1], Err("ever verified")),
+            ("else the previous", v().or_previous(), "5", &[][..], Ok(("4", true))),
+            ("verified before previous", v().or_previous(), "5", &ledger[..], Ok(("2", false))),
+            ("previous, known bad left out", Choose::previous(), "4", &ledger[..], Ok(("2", false))),
+            ("seen is not verified", Choose::previous(), "5", &[("4", Seen, 9)][..], Ok(("4", true))),
+            ("nothing before", Choose::previous(), "1", &[][..], Err("no usable release before 1")),
+            ("an unknown suspect", Choose::previous(), "9", &[][..], Err("does not know the suspect")),
+            ("second, known bad not counted", Choose::nth(2), "5", &ledger[..], Ok(("2", false))),
+            ("too far", Choose::nth(9), "5", &[][..], Err("no 9 usable")),
+            ("by id", Choose::exactly("1"), "5", &[][..], Ok(("1", true))),
+            ("newer than the suspect, by id", Choose::exactly("5"), "4", &[][..], Ok(("5", true))),
+            ("the suspect by id", Choose::exactly("5"), "5", &[][..], Err("is the suspect")),
+            ("known bad by id", Choose::exactly("3"), "5", &ledger[..], Err("known bad")),
+            ("unknown id", Choose::exactly("9"), "5", &[][..], Err("the newest are 5, 4, 3, 2, 1")),
+            ("as of", Choose::as_of(Timestamp(3)), "5", &[][..], Ok(("3", true))),
+            ("as of, known bad left out", Choose::as_of(Timestamp(3)), "5", &ledger[..], Ok(("2", false))),
+            ("as of the suspect's own time", Choose::as_of(Timestamp(99)), "4", &[][..], Ok(("3", true))),
+            ("as of long ago", Choose::as_of(Timestamp(0)), "5", &[][..], Err("as old as")),
+            ("as of, an unknown suspect", Choose::as_of(Timestamp(99)), "9", &[][..], Err("does not know the suspect")),
+        ] {
+            match (past(ledger).choose(&choose, &suspect.into(), false), expected) {
+                (Ok(chosen), Ok((id, unverified))) => {
+                    assert_eq!((chosen.wanted.id.as_str(), chosen.unverified), (id, unverified), "{what}");
+                    assert_eq!(chosen.why.contains("unverified"), unverified, "{what}: {}", chosen.why);
+                    assert!(!chosen.known_bad, "{what}");
+                }
+                (Err(none), Err(why)) => assert!(none.why.contains(why) && !none.lift.is_empty(), "{what}: {none:?}"),
+                (found, expected) => panic!("{what}: {found:?}, not {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn known_bad_only_by_name_and_with_a_word() {
+        let past = past(&[("3", Standing::Failed, 30)]);
+        let chosen = past.choose(&Choose::exactly("3"), &"5".into(), true).unwrap();
+        assert!(chosen.known_bad && chosen.unverified);
+        for choose in
+            [Choose::previous(), Choose::nth(1), Choose::as_of(Timestamp(3)), Choose::verified().or_previous()]
+        {
+            let chosen = past.choose(&choose, &"4".into(), true).unwrap();
+            assert_eq!(chosen.wanted.id, "2", "{choose:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_gone_is_not_gone_to() {
+        let mut past = past(&[("4", Standing::Verified, 40), ("2", Standing::Verified, 20)]);
+        past.history[1] = past.history[1].clone().unavailable();
+        assert_eq!(past.choose(&Choose::verified(), &"5".into(), false).unwrap().wanted.id, "2");
+        assert_eq!(past.choose(&Choose::previous(), &"5".into(), false).unwrap().wanted.id, "3");
+        assert!(past.choose(&Choose::exactly("4"), &"5".into(), false).unwrap_err().why.contains("gone"));
+    }
+
+    #[test]
+    fn a_release_that_only_the_ledger_knows() {
+        let mut past = past(&[("2", Standing::Verified, 20)]);
+        past.history.truncate(2);
+        assert!(past.choose(&Choose::verified(), &"5".into(), false).is_err());
+        let past = past.with_ledger_releases();
+        assert_eq!(past.choose(&Choose::verified(), &"5".into(), false).unwrap().wanted.id, "2");
+        assert_eq!(past.choose(&Choose::exactly("2"), &"5".into(), false).unwrap().wanted.id, "2");
+    }
 }

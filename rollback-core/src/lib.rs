@@ -89,10 +89,10 @@ pub use work::Work;
 /// What a program that rolls something back usually needs.
 pub mod prelude {
     pub use crate::{
-        Choose, Context, Error, Evidence, Health, HealthCheck, Journal, Kind, Observer, OrderedBy, Outcome, Policy,
-        Release, ReleaseId, Result, Rollback, Strategy, Target, TargetId, Timestamp, Verdict, Verifier, Weight,
-        approve::*, freeze::*, group::*, health::*, hours, journal::*, local::*, metric::*, minutes, observe::*,
-        report::*, seconds, strategy::*, verify::*, watch::*, wrap::*,
+        Choose, Context, Error, Evidence, Health, HealthCheck, IntoJournal, Journal, Kind, Observer, OrderedBy,
+        Outcome, Policy, Release, ReleaseId, Result, Rollback, Strategy, Target, TargetId, Timestamp, Verdict,
+        Verifier, Weight, approve::*, freeze::*, group::*, health::*, hours, journal::*, local::*, metric::*, minutes,
+        observe::*, report::*, seconds, strategy::*, verify::*, watch::*, wrap::*,
     };
 }
 

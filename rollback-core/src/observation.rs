@@ -469,3 +469,110 @@ impl Observation {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Found(pub BTreeMap<PartId, Vec<Running>>);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::Stored;
+
+    #[derive(Serialize, Deserialize)]
+    struct Note;
+    impl Stored for Note {
+        const NAME: &'static str = "test/note";
+        const VERSION: u32 = 1;
+    }
+
+    fn now(parts: &[(&str, PartState)]) -> Observation {
+        let parts = parts.iter().map(|(id, part)| (PartId::from(*id), part.clone()));
+        Observation::new(Identity::new("s", "o"), parts, Token::none())
+    }
+    fn told(wanted: &str, running: Running) -> PartState {
+        PartState::new(Some(wanted.into()), running)
+    }
+    fn mixed(releases: &[&str]) -> Running {
+        Running::Mixed(releases.iter().map(|release| ((*release).into(), 1)).collect())
+    }
+    fn unknown(fingerprint: &str) -> Running {
+        Running::Unknown { fingerprint: fingerprint.into(), named: None }
+    }
+
+    #[test]
+    fn ours_or_someone_elses() {
+        let bad = now(&[("a", PartState::of("bad")), ("b", PartState::of("old"))]);
+        let drifted = now(&[("a", told("bad", unknown("f"))), ("b", PartState::of("old"))]);
+        let a = |part: PartState| now(&[("a", part), ("b", PartState::of("old"))]);
+        let to_good = Change::release(&"a".into(), &"good".into());
+        let abort = |expect| Change::Abort { expect, never: "bad".into() };
+        let between = Running::Between { from: "bad".into(), to: "good".into(), state: "half".into() };
+        // (what, as found, begun, as seen, whose part if it is foreign)
+        for (what, found, begun, seen, foreign) in [
+            ("as it was", &bad, None, bad.clone(), None),
+            ("half way", &bad, Some(&to_good), a(told("good", mixed(&["bad", "good"]))), None),
+            ("half way, nothing begun", &bad, None, a(told("good", mixed(&["bad", "good"]))), Some("a")),
+            ("a migration half way", &bad, Some(&to_good), a(told("good", between)), None),
+            ("nothing runs for a moment", &bad, Some(&to_good), a(told("good", Running::Nothing)), None),
+            ("a newer one runs", &bad, Some(&to_good), a(PartState::of("newer")), Some("a")),
+            ("a newer one is told", &bad, Some(&to_good), a(told("newer", Running::Release("good".into()))), Some("a")),
+            ("a newer one is in the mix", &bad, Some(&to_good), a(told("good", mixed(&["good", "newer"]))), Some("a")),
+            ("ours, in another part", &bad, Some(&to_good), now(&[("b", PartState::of("good"))]), Some("b")),
+            ("a hand edit", &bad, Some(&to_good), a(told("good", unknown("g"))), Some("a")),
+            ("the drift that was there", &drifted, Some(&to_good), a(told("good", unknown("f"))), None),
+            ("another drift", &drifted, Some(&to_good), a(told("good", unknown("g"))), Some("a")),
+            ("landed where it said", &bad, Some(&abort(Landing::On("good".into()))), a(PartState::of("good")), None),
+            ("landed elsewhere", &bad, Some(&abort(Landing::On("good".into()))), a(PartState::of("older")), Some("a")),
+            ("landed, unsaid where", &bad, Some(&abort(Landing::Unsaid)), a(PartState::of("older")), None),
+            ("a new part", &bad, Some(&to_good), now(&[("z", PartState::of("newer"))]), Some("z")),
+        ] {
+            let begun: Vec<Change> = begun.into_iter().cloned().collect();
+            let whose = seen.foreign(&found.found(), &begun).map(|(part, _)| part);
+            assert_eq!(whose.as_ref().map(PartId::as_str), foreign, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_part_that_our_change_made_brings_its_own_release() {
+        let found = now(&[("42", PartState::of("42"))]).found();
+        let seen = now(&[("42", PartState::of("42")), ("41", PartState::of("41"))]);
+        let shift = Change::traffic([("41".into(), Weight::ALL), ("42".into(), Weight::NONE)]);
+        assert_eq!(seen.foreign(&found, std::slice::from_ref(&shift)), None);
+        assert_eq!(seen.foreign(&found, &[]).unwrap().0, "41");
+    }
+
+    #[test]
+    fn what_was_coming_is_not_foreign_when_it_comes() {
+        let flight = |to: &str| InFlight::new(Payload::of(&Note).unwrap()).with_releases(None, Some(to.into()));
+        let found = now(&[("a", PartState::of("good"))]).with_in_flight(flight("bad")).found();
+        assert_eq!(now(&[("a", told("bad", mixed(&["good", "bad"])))]).foreign(&found, &[]), None);
+        let later = now(&[("a", PartState::of("good"))]);
+        assert_eq!(later.clone().with_in_flight(flight("bad")).foreign(&found, &[]), None);
+        let newer = later.with_in_flight(flight("newer"));
+        assert_eq!(newer.foreign(&found, &[]).unwrap().1, Running::Release("newer".into()));
+        let ours = [Change::release(&"a".into(), &"newer".into())];
+        assert_eq!(newer.foreign(&found, &ours), None);
+    }
+
+    /// Where a platform gives a new number to an old release, the id by content is the same, and nothing is foreign.
+    #[test]
+    fn a_number_is_no_id() {
+        let found = now(&[("a", PartState::of("sha256:bad"))]).found();
+        let begun = [Change::release(&"a".into(), &"sha256:good".into())];
+        assert_eq!(now(&[("a", PartState::of("sha256:good"))]).foreign(&found, &begun), None);
+    }
+
+    #[test]
+    fn who_serves() {
+        let part = PartState::of("1");
+        for (what, part, serves) in [
+            ("nothing is said", part.clone(), true),
+            ("no traffic", part.clone().with_weight(Weight::NONE), false),
+            ("some traffic", part.clone().with_weight(Weight::basis_points(1)), true),
+            ("no instances", part.clone().with_capacity(0, 0), false),
+            ("none ready", part.with_capacity(2, 0), true),
+            ("nothing runs", told("1", Running::Nothing), false),
+        ] {
+            assert_eq!(part.serves(), serves, "{what}");
+        }
+    }
+}

@@ -228,3 +228,82 @@ impl fmt::Display for Landing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::{Capacity, Fencing, Identity, PartState, Token, seconds};
+
+    fn weighed(release: &str, percent: u16, n: u32) -> PartState {
+        PartState::of(release).with_weight(Weight::percent(percent)).with_capacity(n, n)
+    }
+    fn plan(parts: &[(&str, PartState)], floor: u16, changes: &[Change]) -> Plan {
+        let parts = parts.iter().map(|(id, part)| (PartId::from(*id), part.clone()));
+        let now = Observation::new(Identity::new("s", "o"), parts, Token::none());
+        let situation = Situation::new("t".into(), Capabilities::new(Fencing::Token), now, "bad", Release::new("good"));
+        let steps = changes.iter().enumerate().map(|(i, change)| Step::new(i.to_string(), change.clone(), seconds(1)));
+        Plan::new(&situation, Rung::new("test", Weight::percent(floor), steps.collect()))
+    }
+
+    #[test]
+    fn what_a_plan_takes_away() {
+        let sides = [("a", weighed("good", 0, 2)), ("b", weighed("bad", 100, 10))];
+        let switch = Change::traffic([("a".into(), Weight::ALL), ("b".into(), Weight::NONE)]);
+        let size = |part: &str, n| Change::capacity(&part.into(), n);
+        let grow = size("a", Capacity::AtLeast(8));
+        for (what, floor, changes, expected) in [
+            ("nothing", 100, vec![], None),
+            ("a switch to a side that is too small", 80, vec![switch.clone()], Some(("0", 2))),
+            ("instances before traffic", 80, vec![grow.clone(), switch.clone()], None),
+            ("traffic before instances", 80, vec![switch.clone(), grow.clone()], Some(("0", 2))),
+            ("not quite enough", 81, vec![grow.clone(), switch.clone()], Some(("1", 8))),
+            ("no floor", 0, vec![switch.clone()], None),
+            ("down", 80, vec![size("b", Capacity::Exactly(7))], Some(("0", 7))),
+            ("at least takes nothing away", 100, vec![size("b", Capacity::AtLeast(3))], None),
+            ("the idle side down", 100, vec![size("a", Capacity::Exactly(0))], None),
+            ("in place", 100, vec![Change::release(&"b".into(), &"good".into())], None),
+            ("behind the switch", 80, vec![grow, switch, size("b", Capacity::Exactly(0))], None),
+        ] {
+            let plan = plan(&sides, floor, &changes);
+            let below = plan.below_floor().map(|(step, left)| (step.name.as_str(), left));
+            assert_eq!(below, expected, "{what}");
+        }
+        let uncounted = [("a", PartState::of("good").with_weight(Weight::NONE)), sides[1].clone()];
+        let switch = Change::traffic([("a".into(), Weight::ALL), ("b".into(), Weight::NONE)]);
+        assert_eq!(plan(&uncounted, 100, &[switch]).below_floor(), None, "not known");
+    }
+
+    #[test]
+    fn every_rung_is_judged_by_its_own_floor_from_the_start() {
+        let parts = [("b", weighed("bad", 100, 10))];
+        let mut plan = plan(&parts, 0, &[Change::capacity(&"b".into(), Capacity::Exactly(1))]);
+        assert_eq!(plan.below_floor(), None);
+        let again = Step::new("again", Change::capacity(&"b".into(), Capacity::Exactly(9)), seconds(1));
+        plan.rungs.push(Rung::new("second", Weight::percent(90), vec![again]));
+        assert_eq!(plan.below_floor(), None, "9 of 10, whatever the first rung did");
+        plan.rungs[1].floor = Weight::ALL;
+        assert_eq!(plan.below_floor().map(|(step, left)| (step.name.as_str(), left)), Some(("again", 9)));
+    }
+
+    #[test]
+    fn a_plan_as_people_read_it() {
+        let parts = [("b", weighed("bad", 100, 10))];
+        let mut plan = plan(&parts, 80, &[Change::release(&"b".into(), &"good".into())]);
+        plan.rungs[0].steps[0].gates = vec![
+            Gate::Ready { part: "b".into(), at_least: 10 },
+            Gate::Healthy { part: "b".into(), hold: Duration::ZERO },
+            Gate::Healthy { part: "b".into(), hold: seconds(30) },
+            Gate::Approval { of: "the switch".into() },
+            Gate::Pause(seconds(5)),
+        ];
+        plan.left_out = vec![("canary".into(), "no weights".into())];
+        plan.page = "call payments".into();
+        assert_eq!(
+            plan.to_string(),
+            "t: bad → good\n  rung 1: test (at least 80% of the capacity serves)\n    1.1 0; 10 of b ready; b healthy; \
+             b healthy for 30s; approval of the switch; pause 5s\n  left out: canary: no weights\n  last: call payments"
+        );
+    }
+}

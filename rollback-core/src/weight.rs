@@ -47,10 +47,32 @@ impl Weight {
 
 impl fmt::Display for Weight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 % 100 == 0 {
+        if self.0.is_multiple_of(100) {
             write!(f, "{}%", self.0 / 100)
         } else {
             write!(f, "{}.{:02}%", self.0 / 100, self.0 % 100)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_bounded_and_round_to_the_safe_side() {
+        assert_eq!((Weight::percent(250), Weight::basis_points(60_000)), (Weight::ALL, Weight::ALL));
+        assert_eq!((Weight::percent(30).rest(), Weight::ALL.rest()), (Weight::percent(70), Weight::NONE));
+        // Instances are rounded up: a floor is kept. Progress is rounded down: not done before it is.
+        for (percent, n, expected) in [(80, 3, 3), (80, 5, 4), (1, 1, 1), (0, 9, 0), (100, u32::MAX, u32::MAX)] {
+            assert_eq!(Weight::percent(percent).of(n), expected, "{percent}% of {n}");
+        }
+        assert_eq!(Weight::ratio(999_999, 1_000_000), Weight::basis_points(9_999));
+        assert_eq!((Weight::ratio(0, 0), Weight::ratio(9, 3)), (Weight::ALL, Weight::ALL));
+        assert_eq!(Weight::ratio(u64::MAX, u64::MAX), Weight::ALL);
+        assert_eq!(
+            (Weight::percent(7).to_string(), Weight::basis_points(705).to_string()),
+            ("7%".into(), "7.05%".into())
+        );
     }
 }

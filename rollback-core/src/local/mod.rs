@@ -5,5 +5,5 @@ mod flag;
 #[cfg(test)]
 mod no_shelf;
 
-pub use command::{Answer, CommandOptions, CommandTarget, Tool, ToolOutput, ToolPrepared, ToolState};
+pub use command::{ToolAnswer, CommandOptions, CommandTarget, Tool, ToolOutput, ToolPrepared, ToolState};
 pub use flag::*;

@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 const INSTRUCTIONS_MOST: usize = 64 << 10;
 
 /// What a call of a tool answers: each kind can be read from the JSON of the [protocol](super).
-pub trait Answer: sealed::Read {}
-impl<T: sealed::Read> Answer for T {}
+pub trait ToolAnswer: sealed::Read {}
+impl<T: sealed::Read> ToolAnswer for T {}
 
 pub(super) mod sealed {
     pub trait Read: Sized + Send + 'static {

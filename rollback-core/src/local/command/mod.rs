@@ -90,7 +90,7 @@ mod revision;
 mod target;
 mod tool;
 
-pub use answer::{Answer, ToolPrepared, ToolState};
+pub use answer::{ToolAnswer, ToolPrepared, ToolState};
 pub use options::CommandOptions;
 pub use target::CommandTarget;
 pub use tool::{Tool, ToolOutput};

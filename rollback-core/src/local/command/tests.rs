@@ -44,11 +44,11 @@ impl Bed {
     fn get(&self, name: &str) -> String {
         fs::read_to_string(self.dir.path().join(name)).unwrap_or_default()
     }
-    fn tool<T: Answer>(&self, arguments: &[&str]) -> Tool<T> {
+    fn tool<T: ToolAnswer>(&self, arguments: &[&str]) -> Tool<T> {
         let tool = self.path("tool");
         Tool::run(["sh", tool.as_str()].iter().chain(arguments).copied())
     }
-    fn script<T: Answer>(&self, name: &str, script: &str) -> Tool<T> {
+    fn script<T: ToolAnswer>(&self, name: &str, script: &str) -> Tool<T> {
         self.put(name, script);
         Tool::run(["sh".to_owned(), self.path(name)])
     }

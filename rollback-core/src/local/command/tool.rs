@@ -1,7 +1,7 @@
 //! One call of a tool: what is run, how long it may take, how its answer is read.
 
 use super::{
-    answer::{Answer, sealed::Read},
+    answer::{ToolAnswer, sealed::Read},
     exit, fill,
 };
 use crate::{Error, Kind, Result, process::Process, seconds};
@@ -52,7 +52,7 @@ impl ToolOutput {
     }
 }
 
-impl<T: Answer> Tool<T> {
+impl<T: ToolAnswer> Tool<T> {
     /// A program, looked up in `PATH`, and its arguments.
     pub fn run<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
         Self { argv: argv.into_iter().map(Into::into).collect(), within: None, reader: None }

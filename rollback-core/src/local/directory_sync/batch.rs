@@ -23,6 +23,9 @@ use std::{
 /// Somebody else's hand.
 const FOREIGN: &str = "changed by somebody else since it was prepared";
 
+/// A directory is made with these, so that files can be put into it; a stricter mode of its own comes after them.
+pub(super) const ROOM: u32 = 0o700;
+
 /// The two trees, and how carefully to write.
 pub(super) struct Sides<'a> {
     pub(super) release: BorrowedFd<'a>,
@@ -180,6 +183,8 @@ impl Sides<'_> {
             Ok(dir) => Stat::at(dir, name)?,
             // Its directory is gone with it, or is something else.
             Err(Errno::NOENT) => None,
+            // What was cleared away before a crash stays so, whatever stands there now.
+            Err(Errno::NOTDIR | Errno::LOOP) if op.what == Do::Clear => None,
             Err(Errno::NOTDIR | Errno::LOOP) => return Ok(Look::End(End::Left(FOREIGN.into()))),
             Err(e) => return Err(e),
         };
@@ -187,7 +192,15 @@ impl Sides<'_> {
         let already = Look::End(End::Already);
         Ok(match (op.what, &op.want, &op.had, now) {
             (Do::Mkdir, _, _, None) => Look::Go,
-            (Do::Mkdir, _, _, Some(now)) if now.what == What::Dir => already,
+            (Do::Mkdir, Some(want), _, Some(now)) if now.what == What::Dir => {
+                if now.mode == want.mode | ROOM && (!self.owners || now.owner == want.owner) {
+                    already
+                } else {
+                    Look::Go
+                }
+            }
+            // Contents were compared, and differ although size and time do not: the copy has another inode.
+            (Do::Copy, Some(want), Some(had), Some(now)) if want.same_content(had) && had.untouched(&now) => Look::Go,
             (Do::Copy | Do::Meta, Some(want), _, Some(now))
                 if want.same_content(&now) && want.same_meta(&now, self.owners) =>
             {
@@ -209,8 +222,19 @@ impl Sides<'_> {
         let (dir, name) = op.split();
         let dir = dirs.open(dir)?;
         match (op.what, &op.want, &op.had) {
-            // Its own mode comes last, so that files can be put into it.
-            (Do::Mkdir, Some(want), _) => mkdirat(dir, name, mode(want.mode | 0o700)),
+            (Do::Mkdir, Some(want), _) => {
+                match mkdirat(dir, name, mode(0o700)) {
+                    // Made before a crash, or by somebody: it is to be there all the same.
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(e) => return Err(e),
+                }
+                if self.owners {
+                    let (uid, gid) = owner(want);
+                    chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+                }
+                // Set, because the umask takes from what is asked for.
+                chmodat(dir, name, mode(want.mode | ROOM), AtFlags::empty())
+            }
             (Do::Meta, Some(want), _) => {
                 if self.owners {
                     let (uid, gid) = owner(want);

@@ -217,15 +217,19 @@ impl DirectorySync {
         let there = |id: &ReleaseId| self.releases.join(id.as_str()).is_dir();
         Ok(match (&marker.going, &marker.release) {
             (Some(going), from) => {
-                let from = from.clone().unwrap_or_else(|| going.to.clone());
-                if quick || from == going.to || !there(&going.to) {
-                    let state = format!("half copied, since {}", marker.at);
-                    return Ok(Running::Between { from, to: going.to.clone(), state });
-                }
-                let (_, seen) = self.compare(&going.to, &mut |_| Ok(true))?;
+                let (from, to) = (from.clone().unwrap_or_else(|| going.to.clone()), going.to.clone());
+                let seen = match quick || from == to || !there(&to) {
+                    true => Seen::default(),
+                    false => self.compare(&to, &mut |_| Ok(true))?.1,
+                };
                 let count = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
-                let mixed = [(from, count(seen.entries - seen.same)), (going.to.clone(), count(seen.same))];
-                Running::Mixed(mixed.into_iter().filter(|(_, n)| *n > 0).collect())
+                match (count(seen.entries - seen.same), count(seen.same)) {
+                    // Not counted, or nothing but removals left.
+                    (0, _) | (_, 0) => {
+                        Running::Between { from, to, state: format!("half copied, since {}", marker.at) }
+                    }
+                    (old, new) => Running::Mixed([(from, old), (to, new)].into()),
+                }
             }
             (None, Some(release)) if quick => Running::Release(release.clone()),
             (None, Some(release)) if !there(release) => Running::Unknown {

@@ -120,6 +120,22 @@ async fn there_and_back_the_trees_are_the_same() {
 }
 
 #[tokio::test]
+async fn modes_are_kept_also_those_that_let_nobody_write() {
+    let place = Place::new();
+    let target = place.open();
+    for (name, mode) in [("only-2/deep", 0o555), ("only-2", 0o2775), ("swap-b/inner/file", 0o4711)] {
+        fs::set_permissions(place.path("releases/2").join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    for to in ["1", "2", "2"] {
+        place.bring(&target, to).await;
+        assert_eq!(place.tree("live"), place.tree(&format!("releases/{to}")));
+    }
+    fs::set_permissions(place.path("live/d0"), fs::Permissions::from_mode(0o700)).unwrap();
+    place.bring(&target, "2").await;
+    assert_eq!(place.tree("live"), place.tree("releases/2"));
+}
+
+#[tokio::test]
 async fn the_diff_counts_and_names_examples() {
     let place = Place::new();
     let target = place.open();
@@ -128,10 +144,11 @@ async fn the_diff_counts_and_names_examples() {
     let lines: Vec<String> =
         prepared.approved.diff.iter().map(|line| format!("{} {}", line.what, line.to.clone().unwrap())).collect();
     assert_eq!(lines[0], "release 1");
-    assert!(lines[1].starts_with("to change 31: d0/e0/f0, d0/e0/f12, "), "{}", lines[1]);
+    assert!(lines[1].starts_with("to change 32: d0/e0/f0, d0/e0/f12, "), "{lines:?}");
     assert_eq!(lines[1].matches(", ").count(), EXAMPLES);
     assert_eq!(lines[2], "to add 7: only-1, only-1/deep, only-1/deep/file, swap-a, swap-a/inner, …");
     assert!(lines[3].starts_with("to remove 17: "), "{}", lines[3]);
+    assert!(lines[4].starts_with("bytes to copy "));
     assert_eq!(prepared.approved.read::<SyncPlan>().unwrap().release, "1");
 }
 
@@ -145,7 +162,7 @@ async fn what_somebody_else_changed_meanwhile_stays_and_is_counted() {
     place.put("live/d0/e0/f0", "mine");
     place.put("live/only-2/deep/new", "mine too");
     let applied = target.apply(&prepared.approved, look(&target).await.token, &work).await.unwrap();
-    let Extent::Partial { done, of, reasons } = applied.extent else { unreachable!("{applied:?}") };
+    let Extent::Partial { done, of, reasons } = applied.extent else { panic!("{applied:?}") };
     assert_eq!(reasons, BTreeMap::from([(batch_foreign(), 1), ("directory not empty".into(), 2)]));
     assert_eq!(of - done, 3);
     assert_eq!(fs::read_to_string(place.path("live/d0/e0/f0")).unwrap(), "mine");
@@ -168,10 +185,13 @@ async fn a_hand_edit_is_unknown_and_a_half_done_change_never_foreign() {
     let place = Place::new();
     let target = place.open();
     place.bring(&target, "2").await;
+    for i in 0..2 * BATCH {
+        place.put(&format!("releases/1/z/{i}"), "1");
+    }
     let found = look(&target).await.found();
     place.put("live/d0/e0/f0", "edited");
     let edited = look(&target).await;
-    assert!(matches!(&all(&edited).running, Running::Unknown { named: Some(n), .. } if n == "2, but for 1: d0/e0/f0"));
+    assert_eq!(all(&edited).running.to_string(), "unknown (2, but for 1: d0/e0/f0)");
     assert!(edited.foreign(&found, &[onto("1")]).is_some());
     assert!(all(&target.observe(Look::quick()).await.unwrap()).runs(&"2".into()), "a quick look does not walk");
     place.bring(&target, "2").await;
@@ -190,7 +210,8 @@ async fn a_hand_edit_is_unknown_and_a_half_done_change_never_foreign() {
     assert!(matches!(&all(&look(&target).await).running, Running::Mixed(of) if of.len() == 2));
     // Another process goes on.
     let token = look(&target).await.token;
-    assert_eq!(place.open().apply(&prepared.approved, token, &work).await.unwrap().extent, Extent::Done);
+    let other = place.work("run");
+    assert_eq!(place.open().apply(&prepared.approved, token, &other).await.unwrap().extent, Extent::Done);
     assert_eq!(place.tree("live"), place.tree("releases/1"));
 }
 
@@ -375,7 +396,7 @@ async fn trees_that_must_not_be_are_refused() {
 #[tokio::test]
 async fn dropped_in_the_middle_it_is_resumed_and_the_trace_stays() {
     let place = Place::new();
-    for i in 0..2000 {
+    for i in 0..4 * BATCH {
         place.put(&format!("releases/1/many/{i}"), "1");
     }
     let target = place.open();

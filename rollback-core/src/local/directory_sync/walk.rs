@@ -1,6 +1,7 @@
 //! Two trees compared, by a merge of sorted listings: memory grows with the depth, not with the number of files.
 
 use super::{
+    batch::ROOM,
     entry::{Do, Op, Raw, Stat, What, open_dir},
     listing::Listing,
 };
@@ -126,8 +127,7 @@ impl Walk<'_, '_> {
                 return Ok(false);
             }
         }
-        // It was made so that files can be put into it; its own mode comes after them.
-        if want.mode & 0o700 == 0o700 && !self.compare.owners {
+        if want.mode & ROOM == ROOM {
             return Ok(true);
         }
         self.tell(Do::Meta, Some(want), None)

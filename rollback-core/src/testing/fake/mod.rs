@@ -463,7 +463,7 @@ impl Target for FakePlatform {
         }
         let mut diff = vec![];
         if let Change::Reach(shape) = change {
-            world.check(shape).map_err(|e| e.with_target(&self.id))?;
+            world.check(shape, true).map_err(|e| e.with_target(&self.id))?;
             let seen = world.observation();
             for (id, wish) in &shape.0 {
                 let part = seen.parts.get(id);

@@ -617,7 +617,7 @@ impl World {
     }
 
     fn reach(&mut self, shape: &Shape, write: &Write) -> Result<bool> {
-        self.check(shape)?;
+        self.check(shape, false)?;
         let differs = |place: Option<&Place>, wish: &Wish| match place {
             None => {
                 wish.release.is_some()
@@ -705,12 +705,12 @@ impl World {
         }
     }
 
-    /// Can these wishes be asked for at all?
-    pub(crate) fn check(&self, shape: &Shape) -> Result<()> {
+    /// Can these wishes be asked for at all? `ahead`: a step before it may make the part.
+    pub(crate) fn check(&self, shape: &Shape, ahead: bool) -> Result<()> {
         let refuse =
             |kind, why: String| Err(Error::new(kind, "make the change ready").with_message(why).without_effect());
         for (id, wish) in &shape.0 {
-            let makes_parts = self.fakes.parts == FakeParts::Made && wish.release.is_some();
+            let makes_parts = self.fakes.parts == FakeParts::Made && (ahead || wish.release.is_some());
             if !self.places.contains_key(id) && !makes_parts {
                 let known: Vec<_> = self.places.keys().map(PartId::as_str).collect();
                 return refuse(Kind::NotFound, format!("there is no part {id}; there is {}", known.join(", ")));

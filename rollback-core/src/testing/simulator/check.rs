@@ -44,6 +44,7 @@ struct Run {
     sent: BTreeMap<String, Vec<Sent>>,
     /// Effects, by key.
     effects: BTreeMap<String, u32>,
+    lost: Vec<String>,
     approved: bool,
     needs_approval: bool,
     held: usize,
@@ -59,6 +60,8 @@ struct Sent {
     at: Duration,
     /// How many reads this process had got when it was sent.
     reads: u64,
+    /// No other process can know of it.
+    unjournalled: bool,
     answer: Option<(Duration, Answer)>,
 }
 
@@ -81,6 +84,7 @@ struct Process {
     damaged: bool,
     reads: u64,
     last_read: Option<(Duration, PartStates, bool)>,
+    all_reads: Vec<(Duration, PartStates)>,
     health: BTreeMap<Option<PartId>, Vec<(Duration, &'static str)>>,
     samples: BTreeMap<String, Vec<(Duration, &'static str)>>,
     journal_failed: bool,
@@ -110,6 +114,7 @@ struct Judge<'a> {
     /// When somebody else did something.
     others: Vec<(Duration, Action)>,
     takeovers: Vec<Duration>,
+    replaced: Vec<RunId>,
     broken: Vec<Broken>,
     last_effect: Duration,
 }
@@ -129,6 +134,7 @@ pub(super) fn check(sim: &Sim, scenario: &Scenario) -> Vec<Broken> {
         scene: None,
         others: vec![],
         takeovers: vec![],
+        replaced: vec![],
         broken: vec![],
         last_effect: Duration::ZERO,
     };
@@ -187,8 +193,18 @@ impl Judge<'_> {
                 self.runs.entry(run.clone()).or_insert_with(|| Run { policy: (**policy).clone(), ..Run::default() });
             }
             What::Died => {}
-            What::Begun { run, epoch, intent, took_over, damaged, .. } => {
+            What::Begun { run, epoch, intent, lines, took_over, replaced, damaged } => {
+                if let Some(replaced) = replaced {
+                    self.run(replaced).ended = true;
+                    self.replaced.push(replaced.clone());
+                }
                 self.begun(run, *epoch, &intent.policy, *took_over, *damaged);
+                if *lines > 0 {
+                    // Time goes on from what was journalled.
+                    let elapsed = self.run(run).elapsed;
+                    let process = self.process();
+                    (process.base, process.began) = (elapsed, now);
+                }
             }
             What::Busy { run } => self.busy(run),
             What::BeginFailed { run } => {
@@ -203,9 +219,9 @@ impl Judge<'_> {
                 self.run(run).journal_lost = true;
             }
             What::Renewed { run } => self.kept(run),
-            What::LetGo { run } => {
+            What::LetGo { run, epoch } => {
                 if let Some(lock) = &mut self.lock
-                    && lock.run == *run
+                    && (&lock.run, lock.epoch) == (run, *epoch)
                 {
                     lock.free = true;
                 }
@@ -214,6 +230,7 @@ impl Judge<'_> {
                 let process = self.process();
                 process.reads += 1;
                 process.last_read = Some((now, parts.clone(), *stale));
+                process.all_reads.push((now, parts.clone()));
             }
             What::Send { run, key, change, .. } => self.send(run, key, change),
             What::Answered { key, answer } => self.answered(key, answer),
@@ -251,17 +268,16 @@ impl Judge<'_> {
         }
         self.takeovers.push(now);
         self.lock = Some(Lock { run: run.clone(), epoch, kept: now, lease: policy.lease, free: false });
-        let elapsed = self.run(run).elapsed;
         self.run(run).policy = policy.clone();
         let process = self.process();
         process.run = Some(run.clone());
-        process.base = elapsed;
-        process.began = now;
         process.damaged = damaged;
     }
 
     fn busy(&mut self, run: &RunId) {
         let now = self.now;
+        // It drives nothing.
+        self.process().run = None;
         let Some(lock) = &self.lock else { return self.broke(23, format!("{run} is said to hold a lock that nobody took")) };
         if lock.free || now > lock.kept + lock.lease {
             let why = format!("{run} is said to hold the lock, last kept at {:?} for {:?}", lock.kept, lock.lease);
@@ -325,7 +341,8 @@ impl Judge<'_> {
             Entry::Chose { suspect, wanted, .. } => {
                 let failed = self.ledger.get(&wanted.id) == Some(&Standing::Failed);
                 let allowed = self.run(id).policy.known_bad.is_some();
-                if failed && !allowed {
+                let unknown = self.run(id).lost.iter().any(|what| what == "ledger");
+                if failed && !allowed && !unknown {
                     self.broke(5, format!("{id} goes to {}, which is known bad", wanted.id));
                 }
                 if wanted.id == *suspect {
@@ -368,6 +385,7 @@ impl Judge<'_> {
                 }
             }
             Entry::StepDone { at } => self.step_done(id, *at),
+            Entry::Lost { what, .. } => self.run(id).lost.push(what.clone()),
             Entry::Reached { .. } => self.run(id).reached = true,
             Entry::RungFailed { .. } => {
                 let run = self.run(id);
@@ -464,10 +482,11 @@ impl Judge<'_> {
                     self.held_for(&all, "healthy", *hold, &format!("{id}/{at}: {part}"));
                 }
                 Gate::Ready { part, at_least } => {
-                    let read = self.process().last_read.clone();
-                    let ready = read.and_then(|(_, parts, _)| parts.get(part).and_then(|p| p.ready));
-                    if ready.is_none_or(|n| n < *at_least) {
-                        self.broke(13, format!("{id}/{at}: {part} was read with {ready:?} ready, and {at_least} are due"));
+                    let since = self.run(id).doing.get(&format!("{id}/{at}")).copied().unwrap_or_default();
+                    let reads = self.process().all_reads.iter().rev().take_while(|(at, _)| *at >= since);
+                    let most = reads.filter_map(|(_, parts)| parts.get(part)?.ready).max();
+                    if most.is_none_or(|n| n < *at_least) {
+                        self.broke(13, format!("{id}/{at}: {part} was read with {most:?} ready, and {at_least} are due"));
                     }
                 }
                 _ => {}
@@ -530,7 +549,8 @@ impl Judge<'_> {
         let life = self.life;
         let run = self.run(id);
         run.known.extend(mentions(change));
-        run.sent.entry(key.to_owned()).or_default().push(Sent { life, at: now, reads, answer: None });
+        let unjournalled = !run.doing.contains_key(key);
+        run.sent.entry(key.to_owned()).or_default().push(Sent { life, at: now, reads, unjournalled, answer: None });
     }
 
     /// The same write once more.
@@ -541,6 +561,9 @@ impl Judge<'_> {
         let confirmed = run.did.contains(key);
         let look = run.policy.look_again_for;
         let Some(last) = run.sent.get(key).and_then(|sent| sent.last()).cloned() else { return };
+        if last.unjournalled && last.life != life {
+            return;
+        }
         if confirmed {
             self.broke(9, format!("{key} was confirmed, and is sent again"));
         }
@@ -697,7 +720,12 @@ impl Judge<'_> {
                 _ => None,
             })
             .collect();
-        let effects: Vec<String> = self.run(&id).effects.keys().cloned().collect();
+        // What another process of the run did without a journal, this one cannot know.
+        let life = self.life;
+        let run = self.run(&id);
+        let waived = run.policy.journal == Support::IfThere && run.journal_lost;
+        let mine = |key: &String| run.sent.get(key).is_some_and(|sent| sent.iter().any(|s| s.life == life));
+        let effects: Vec<String> = run.effects.keys().filter(|key| !(waived || fenced) || mine(key)).cloned().collect();
         for key in &effects {
             if !report.contains(key) {
                 self.broke(20, format!("{key} had an effect, and the report of {id} does not know it"));
@@ -708,8 +736,6 @@ impl Judge<'_> {
             self.broke(20, format!("{id} ended as {}, and had {effects:?}", outcome.name()));
         }
         let lost = lines.iter().any(|line| matches!(line.entry, Entry::Lost { .. }));
-        let run = self.run(&id);
-        let waived = run.policy.journal == Support::IfThere && run.journal_lost;
         if waived && !lost && self.process().journal_failed && effects.iter().any(|key| !self.run(&id).doing.contains_key(key)) {
             self.broke(20, format!("{id} wrote without a journal, and its report says nothing of it"));
         }
@@ -717,9 +743,10 @@ impl Judge<'_> {
             Outcome::Recovered => self.recovered(&id, lines, scene, read.as_ref()),
             Outcome::Superseded { by } => {
                 let somebody = self.others.iter().any(|(_, a)| !matches!(a, Action::Collect(_) | Action::Ail(..)));
-                let taken = fenced || self.takeovers.iter().any(|at| *at > began);
-                let really = self.takeovers.iter().any(|at| *at > began);
-                if !somebody && !(taken && really) {
+                let fenced = fenced && self.takeovers.iter().any(|at| *at > began);
+                let replaced = self.replaced.contains(&id);
+                // A run that lost its journal may meet its own writes.
+                if !somebody && !fenced && !replaced && !waived {
                     self.broke(6, format!("{id} is superseded by {by}, and nobody was there"));
                 }
             }

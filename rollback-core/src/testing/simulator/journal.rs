@@ -50,13 +50,13 @@ impl SimJournal {
         }
         let took_over = intent.policy.take_over;
         match &begun {
-            Begun::Fresh { lease, .. } => {
-                let (run, intent) = (lease.run.clone(), Box::new(intent.clone()));
-                sim.note(life, What::Begun { run, epoch: lease.epoch, intent, lines: 0, took_over, damaged });
+            Begun::Fresh { lease, replaced } => {
+                let (run, intent, replaced) = (lease.run.clone(), Box::new(intent.clone()), replaced.clone());
+                sim.note(life, What::Begun { run, epoch: lease.epoch, intent, lines: 0, took_over, replaced, damaged });
             }
             Begun::Adopted { lease, intent, lines } => {
                 let (run, intent, lines) = (lease.run.clone(), intent.clone(), lines.len() as u64);
-                sim.note(life, What::Begun { run, epoch: lease.epoch, intent, lines, took_over, damaged });
+                sim.note(life, What::Begun { run, epoch: lease.epoch, intent, lines, took_over, replaced: None, damaged });
             }
             Begun::Busy { run, .. } => sim.note(life, What::Busy { run: run.clone() }),
             Begun::Over { .. } => {}
@@ -65,18 +65,32 @@ impl SimJournal {
     }
 }
 
+/// A call whose future may be dropped: then it failed too.
+struct Unless<'a> {
+    journal: &'a SimJournal,
+    failed: Option<What>,
+}
+impl Drop for Unless<'_> {
+    fn drop(&mut self) {
+        if let Some(failed) = self.failed.take() {
+            self.journal.sim.note(self.journal.life, failed);
+        }
+    }
+}
+
 #[async_trait]
 impl Journal for SimJournal {
     async fn begin(&self, intent: &Intent) -> Result<Begun> {
-        let begun = self.begun(intent).await;
-        if begun.is_err() {
-            self.sim.note(self.life, What::BeginFailed { run: intent.run.clone() });
-        }
+        let mut unless = Unless { journal: self, failed: Some(What::BeginFailed { run: intent.run.clone() }) };
+        let begun = self.begun(intent).await?;
         yield_now().await;
-        begun
+        unless.failed = None;
+        Ok(begun)
     }
     async fn append(&self, lease: &Lease, lines: &[Line]) -> Result<()> {
         let (sim, life, stage) = (&self.sim, self.life, Stage::Append);
+        let failed = What::AppendFailed { run: lease.run.clone(), fenced: false };
+        let mut unless = Unless { journal: self, failed: Some(failed) };
         let mut answer = self.way(stage, "append").await;
         if answer.is_ok() {
             let before = sim.journal.read(&lease.run).await?.1.len() as u64;
@@ -89,12 +103,13 @@ impl Journal for SimJournal {
                 }
             }
         }
+        // Durable and not known to be: a crash here is the one that matters.
+        yield_now().await;
+        unless.failed = None;
         if let Err(error) = &answer {
             let fenced = error.kind() == Kind::Conflict;
             sim.note(life, What::AppendFailed { run: lease.run.clone(), fenced });
         }
-        // Durable and not known to be: a crash here is the one that matters.
-        yield_now().await;
         answer
     }
     async fn renew(&self, lease: &Lease) -> Result<()> {
@@ -114,7 +129,7 @@ impl Journal for SimJournal {
             return;
         }
         self.sim.journal.let_go(lease);
-        self.sim.note(self.life, What::LetGo { run: lease.run.clone() });
+        self.sim.note(self.life, What::LetGo { run: lease.run.clone(), epoch: lease.epoch });
     }
     async fn runs(&self, query: &RunQuery) -> Result<Vec<RunSummary>> {
         self.way(Stage::History, "read the runs").await?;

@@ -232,10 +232,12 @@ impl Scenario {
             .journal(SimJournal { sim: sim.clone(), life })
             .run_id(run)
             .ordered_by("the simulator")
-            // A spool that takes nothing: what it would keep is lost, and must be said.
-            .spool("/dev/null/rollback")
             .clock(sim.clone())
             .policy(policy);
+        if order == Order::BreakGlass {
+            // A spool that takes nothing: what it would keep is lost, and must be said.
+            rollback = rollback.spool("/dev/null/rollback");
+        }
         if let Some(suspect) = &self.suspect {
             rollback = rollback.blaming(suspect);
         }

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     Change, ChangeKind, Clock, Error, Kind, Now, Timestamp,
     journal::MemoryJournal,
-    testing::fake::{Action, FakePlatform},
+    testing::fake::{Action, FakePlatform, Write},
 };
 use std::{
     collections::BTreeMap,
@@ -123,6 +123,15 @@ impl Sim {
             }
         }
         self.drain(life);
+    }
+    /// A write that is on its way, and that nobody waits for.
+    pub(super) fn late(&self, life: Life, write: Write, after: Duration) {
+        self.platform.world().late.push((Instant::now() + after, write));
+        let sim = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            sim.drain(life);
+        });
     }
     pub(super) fn injected(&self, life: Life, fault: Fault, stage: Stage) {
         *self.shared().injected.entry((fault, stage)).or_default() += 1;

@@ -65,8 +65,7 @@ impl SimTarget {
         if sim.hits(life, Fault::LateEffect, stage) {
             let write = platform.write_of(approved, &token, work).await?;
             // Later than this, no platform is looked for: `look_again_for`.
-            let at = Instant::now() + sim.millis(100..9_000);
-            platform.world().late.push((at, write));
+            sim.late(life, write, sim.millis(100..9_000));
             return Err(lost());
         }
         let silent = sim.hits(life, Fault::NoAnswer, stage);
@@ -75,8 +74,7 @@ impl SimTarget {
         }
         if sim.hits(life, Fault::Duplicate, stage) {
             let write = platform.write_of(approved, &token, work).await?;
-            let at = Instant::now() + sim.millis(1..5_000);
-            platform.world().late.push((at, write));
+            sim.late(life, write, sim.millis(1..5_000));
         }
         let answer = platform.apply(approved, token, work).await;
         sim.call(life, stage);
@@ -92,22 +90,21 @@ impl SimTarget {
         answer
     }
 
-    /// How it was a moment ago.
-    fn stale(&self, look: &Look) -> Option<Observation> {
+    /// How it was a moment ago, if this read is to be a stale one.
+    fn stale(&self, look: &Look, stage: Stage) -> Option<Observation> {
         let now = Instant::now();
-        let mut world = self.sim.platform.world();
-        world.catch_up();
-        let young: Vec<_> = world.before.iter().filter(|(until, _)| now.duration_since(*until) < STALE_FOR).collect();
-        let n = young.len();
-        if n == 0 {
+        let young: Vec<Observation> = {
+            let mut world = self.sim.platform.world();
+            world.catch_up();
+            let young = world.before.iter().filter(|(until, _)| now.duration_since(*until) < STALE_FOR);
+            let ours = if world.fakes.can_tell { ours_when_stale(look) } else { crate::Ours::CannotTell };
+            young.map(|(_, seen)| seen.clone().with_ours(ours.clone())).collect()
+        };
+        if young.is_empty() || !self.sim.hits(self.life, Fault::StaleRead, stage) {
             return None;
         }
-        let nth = self.sim.shared().rng.usize(..n);
-        let can_tell = world.fakes.can_tell;
-        young.get(nth).map(|(_, seen)| {
-            let ours = if can_tell { ours_when_stale(look) } else { crate::Ours::CannotTell };
-            seen.clone().with_ours(ours)
-        })
+        let nth = self.sim.shared().rng.usize(..young.len());
+        young.get(nth).cloned()
     }
 }
 
@@ -122,8 +119,7 @@ impl Target for SimTarget {
     async fn observe(&self, look: Look) -> Result<Observation> {
         let stage = Stage::Observe;
         self.way(stage, "observe").await?;
-        let stale = if self.sim.hits(self.life, Fault::StaleRead, stage) { self.stale(&look) } else { None };
-        let (stale, seen) = match stale {
+        let (stale, seen) = match self.stale(&look, stage) {
             Some(seen) => (true, seen),
             None => (false, self.sim.platform.observe(look.clone()).await?),
         };

@@ -102,10 +102,6 @@ impl RunningSource {
         self.within = within;
         self
     }
-    /// For people.
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
 
     /// Asks.
     pub(super) async fn running(&self, layout: &Layout) -> Result<Running> {

@@ -13,7 +13,7 @@ use std::{
 
 /// A configuration file in a folder.
 #[derive(Clone, Debug)]
-struct Config {
+pub(crate) struct Config {
     id: TargetId,
     folder: PathBuf,
 }
@@ -28,7 +28,7 @@ impl Stored for Live {
 }
 
 impl Config {
-    fn in_folder(folder: &Path) -> Result<Self> {
+    pub(crate) fn in_folder(folder: &Path) -> Result<Self> {
         let folder = folder.canonicalize().map_err(|e| Error::from_io("open the folder", e))?;
         Ok(Self { id: TargetId::new(format!("config:{}", folder.display())), folder })
     }

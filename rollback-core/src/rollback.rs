@@ -84,6 +84,12 @@ impl Rollback {
         self.order.why = why.into();
         self
     }
+    pub(crate) fn because_if_unsaid(mut self, why: String) -> Self {
+        if self.order.why.is_empty() {
+            self.order.why = why;
+        }
+        self
+    }
     /// The suspect: the release that must be left. If it is not named, it is the one in flight, else the newest that serves.
     pub fn blaming(mut self, suspect: impl Into<ReleaseId>) -> Self {
         self.order.suspect = Some(suspect.into());

@@ -13,7 +13,9 @@ pub mod presets;
 mod rule;
 mod soak;
 mod state;
+mod then;
 
+pub use then::{WatchThenRollback, Watched};
 pub use driver::{Watch, WatchEvent};
 pub use outcome::{WatchLine, WatchOutcome, WatchReport};
 pub use rule::{Compare, OnNoData, Rule, Threshold};

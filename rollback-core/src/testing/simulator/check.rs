@@ -34,6 +34,8 @@ struct Run {
     plan: Option<Plan>,
     /// Releases that may be seen without somebody else having been there.
     known: BTreeSet<ReleaseId>,
+    /// It aborted what does not say where it lands: anything but the suspect may be its doing.
+    lands_anywhere: bool,
     /// What ran at the start, where history does not know it.
     found: Vec<Running>,
     /// The durable intents, by key.
@@ -80,6 +82,8 @@ struct Process {
     began: Duration,
     /// The run's elapsed time when it was adopted.
     base: Duration,
+    /// It has begun or adopted its run.
+    drives: bool,
     fenced: bool,
     damaged: bool,
     reads: u64,
@@ -145,7 +149,10 @@ pub(super) fn check(sim: &Sim, scenario: &Scenario) -> Vec<Broken> {
     if let Some(ended_at) = ended_at
         && judge.last_effect > ended_at + seconds_of_lateness()
     {
-        judge.broke(21, format!("after the last run ended at {ended_at:?}, there was an effect at {:?}", judge.last_effect));
+        judge.broke(
+            21,
+            format!("after the last run ended at {ended_at:?}, there was an effect at {:?}", judge.last_effect),
+        );
     }
     let unfinished: Vec<_> =
         judge.runs.iter().filter(|(_, run)| run.seq > 0 && !run.ended).map(|(id, _)| id.to_string()).collect();
@@ -271,6 +278,7 @@ impl Judge<'_> {
         self.run(run).policy = policy.clone();
         let process = self.process();
         process.run = Some(run.clone());
+        process.drives = true;
         process.damaged = damaged;
     }
 
@@ -278,7 +286,9 @@ impl Judge<'_> {
         let now = self.now;
         // It drives nothing.
         self.process().run = None;
-        let Some(lock) = &self.lock else { return self.broke(23, format!("{run} is said to hold a lock that nobody took")) };
+        let Some(lock) = &self.lock else {
+            return self.broke(23, format!("{run} is said to hold a lock that nobody took"));
+        };
         if lock.free || now > lock.kept + lock.lease {
             let why = format!("{run} is said to hold the lock, last kept at {:?} for {:?}", lock.kept, lock.lease);
             self.broke(23, why);
@@ -297,6 +307,13 @@ impl Judge<'_> {
     // ---- the journal ------------------------------------------------------------------------------------------------
 
     fn appended(&mut self, run: &RunId, epoch: u64, lines: &[Line]) {
+        if lines.is_empty() {
+            // The same lines again: of a run that has ended, that is no matter of the lock.
+            if self.lock.as_ref().is_some_and(|lock| lock.epoch == epoch) {
+                self.kept(run);
+            }
+            return;
+        }
         self.kept(run);
         if let Some(lock) = &self.lock
             && (lock.epoch != epoch || lock.run != *run)
@@ -316,12 +333,16 @@ impl Judge<'_> {
             self.broke(16, format!("line {} of {id} was written where {seq} was due", line.seq));
         }
         if line.elapsed < elapsed {
-            self.broke(22, format!("{id} had run for {elapsed:?}, and now for {:?}: its bounds begin anew", line.elapsed));
+            self.broke(
+                22,
+                format!("{id} had run for {elapsed:?}, and now for {:?}: its bounds begin anew", line.elapsed),
+            );
         }
         let process = self.process();
         let (base, began) = (process.base, process.began);
         if line.elapsed > base + now.saturating_sub(began) {
-            let why = format!("{id} counts {:?}, and had {base:?} at {began:?}: not by a clock that is right", line.elapsed);
+            let why =
+                format!("{id} counts {:?}, and had {base:?} at {began:?}: not by a clock that is right", line.elapsed);
             self.broke(15, why);
         }
         let run = self.run(id);
@@ -435,9 +456,13 @@ impl Judge<'_> {
         let first = self.run(id).wrote.is_none();
         if first {
             let policy = self.run(id).policy.clone();
-            let begun: Vec<Duration> = self.runs.iter().filter(|(other, _)| *other != id).filter_map(|(_, r)| r.wrote).collect();
+            let begun: Vec<Duration> =
+                self.runs.iter().filter(|(other, _)| *other != id).filter_map(|(_, r)| r.wrote).collect();
             let recent = begun.iter().filter(|at| now.saturating_sub(**at) < policy.budget.window).count();
-            if policy.ordered_by == OrderedBy::Machine && recent >= policy.budget.allows() as usize && !self.scenario.jumps {
+            if policy.ordered_by == OrderedBy::Machine
+                && recent >= policy.budget.allows() as usize
+                && !self.scenario.jumps
+            {
                 self.broke(10, format!("{id} is ordered by a machine, and {recent} rollbacks began in the window"));
             }
         }
@@ -454,9 +479,8 @@ impl Judge<'_> {
     fn claimed_done(&mut self, id: &RunId, key: &str, at: At) {
         let Some(step) = self.step(id, at) else { return };
         let run = self.run(id);
-        let answered = run.sent.get(key).is_some_and(|sent| {
-            sent.iter().any(|s| matches!(s.answer, Some((_, Answer::Ok { .. }))))
-        });
+        let answered =
+            run.sent.get(key).is_some_and(|sent| sent.iter().any(|s| matches!(s.answer, Some((_, Answer::Ok { .. })))));
         let landed = run.effects.contains_key(key);
         if !answered && !landed && !self.seen_told(&step.change) {
             self.broke(20, format!("{key} is said to have happened; it did not, and was not read so"));
@@ -486,7 +510,10 @@ impl Judge<'_> {
                     let reads = self.process().all_reads.iter().rev().take_while(|(at, _)| *at >= since);
                     let most = reads.filter_map(|(_, parts)| parts.get(part)?.ready).max();
                     if most.is_none_or(|n| n < *at_least) {
-                        self.broke(13, format!("{id}/{at}: {part} was read with {most:?} ready, and {at_least} are due"));
+                        self.broke(
+                            13,
+                            format!("{id}/{at}: {part} was read with {most:?} ready, and {at_least} are due"),
+                        );
                     }
                 }
                 _ => {}
@@ -549,6 +576,7 @@ impl Judge<'_> {
         let life = self.life;
         let run = self.run(id);
         run.known.extend(mentions(change));
+        run.lands_anywhere |= matches!(change, Change::Abort { expect: crate::Landing::Unsaid, .. });
         let unjournalled = !run.doing.contains_key(key);
         run.sent.entry(key.to_owned()).or_default().push(Sent { life, at: now, reads, unjournalled, answer: None });
     }
@@ -557,11 +585,13 @@ impl Judge<'_> {
     fn again(&mut self, id: &RunId, key: &str, reads: u64) {
         let (now, life) = (self.now, self.life);
         let on_unknown = self.scenario.on_unknown;
+        let forgot = self.process().journal_failed;
         let run = self.run(id);
         let confirmed = run.did.contains(key);
         let look = run.policy.look_again_for;
         let Some(last) = run.sent.get(key).and_then(|sent| sent.last()).cloned() else { return };
-        if last.unjournalled && last.life != life {
+        // Without a journal, a process knows nothing of those before it.
+        if last.life != life && (last.unjournalled || (forgot && run.policy.journal == Support::IfThere)) {
             return;
         }
         if confirmed {
@@ -579,10 +609,15 @@ impl Judge<'_> {
             OnUnknown::Again => {}
             OnUnknown::FindByKey | OnUnknown::Observe => {
                 if now.saturating_sub(lost) < look {
-                    self.broke(8, format!("{key} is sent again {:?} after its answer was lost", now.saturating_sub(lost)));
+                    self.broke(
+                        8,
+                        format!("{key} is sent again {:?} after its answer was lost", now.saturating_sub(lost)),
+                    );
                 }
             }
-            OnUnknown::AskHuman => self.broke(8, format!("{key} is sent again, and nobody can tell whether it happened")),
+            OnUnknown::AskHuman => {
+                self.broke(8, format!("{key} is sent again, and nobody can tell whether it happened"))
+            }
         }
     }
 
@@ -622,7 +657,8 @@ impl Judge<'_> {
         run.plan.as_ref()?;
         parts.iter().find_map(|(part, state)| {
             let unknown = matches!(&state.running, Running::Unknown { .. }) && !run.found.contains(&state.running);
-            let other = state.wanted.iter().chain(state.running.mentions()).find(|r| !run.known.contains(*r));
+            let strange = |r: &&ReleaseId| !run.known.contains(*r) && !run.lands_anywhere;
+            let other = state.wanted.iter().chain(state.running.mentions()).find(strange);
             match (unknown, other) {
                 (true, _) => Some(format!("{part} with {}", state.running)),
                 (false, Some(release)) => Some(format!("{part} with {release}")),
@@ -701,7 +737,7 @@ impl Judge<'_> {
         let times = *times;
         let first = run.sent.get(key).and_then(|s| s.first()).map_or(Duration::ZERO, |s| s.at);
         let disturbed = self.others.iter().any(|(at, _)| *at >= first);
-        if times > 1 && !self.scenario.pieces && !disturbed && (tokens || self.scenario.knows_keys) {
+        if times > 1 && !self.scenario.pieces && !disturbed && !waived && (tokens || self.scenario.knows_keys) {
             self.broke(8, format!("{key} had {times} effects"));
         }
     }
@@ -712,6 +748,7 @@ impl Judge<'_> {
         let now = self.now;
         let process = self.process();
         let (read, began, fenced) = (process.last_read.clone(), process.began, process.fenced);
+        let (drives, damaged) = (process.drives, process.damaged);
         let Some(id) = process.run.clone() else { return };
         let report: BTreeSet<String> = lines
             .iter()
@@ -725,18 +762,23 @@ impl Judge<'_> {
         let run = self.run(&id);
         let waived = run.policy.journal == Support::IfThere && run.journal_lost;
         let mine = |key: &String| run.sent.get(key).is_some_and(|sent| sent.iter().any(|s| s.life == life));
-        let effects: Vec<String> = run.effects.keys().filter(|key| !(waived || fenced) || mine(key)).cloned().collect();
+        let effects: Vec<String> = run.effects.keys().filter(|key| (drives && !waived && !fenced) || mine(key)).cloned().collect();
         for key in &effects {
-            if !report.contains(key) {
+            if !report.contains(key) && !damaged {
                 self.broke(20, format!("{key} had an effect, and the report of {id} does not know it"));
             }
         }
         let untouched = matches!(outcome, Outcome::Refused { .. } | Outcome::NothingToDo | Outcome::Rehearsed);
-        if untouched && !effects.is_empty() {
+        // Of a damaged journal it can only be said that nothing more was touched.
+        if untouched && !effects.is_empty() && !damaged {
             self.broke(20, format!("{id} ended as {}, and had {effects:?}", outcome.name()));
         }
         let lost = lines.iter().any(|line| matches!(line.entry, Entry::Lost { .. }));
-        if waived && !lost && self.process().journal_failed && effects.iter().any(|key| !self.run(&id).doing.contains_key(key)) {
+        if waived
+            && !lost
+            && self.process().journal_failed
+            && effects.iter().any(|key| !self.run(&id).doing.contains_key(key))
+        {
             self.broke(20, format!("{id} wrote without a journal, and its report says nothing of it"));
         }
         match outcome {
@@ -745,6 +787,7 @@ impl Judge<'_> {
                 let somebody = self.others.iter().any(|(_, a)| !matches!(a, Action::Collect(_) | Action::Ail(..)));
                 let fenced = fenced && self.takeovers.iter().any(|at| *at > began);
                 let replaced = self.replaced.contains(&id);
+                let somebody = somebody || self.runs.iter().any(|(other, run)| *other != id && !run.effects.is_empty());
                 // A run that lost its journal may meet its own writes.
                 if !somebody && !fenced && !replaced && !waived {
                     self.broke(6, format!("{id} is superseded by {by}, and nobody was there"));
@@ -795,8 +838,7 @@ fn mentions(change: &Change) -> Vec<ReleaseId> {
     match change {
         Change::Reach(shape) => shape.0.values().filter_map(|wish| wish.release.clone()).collect(),
         Change::Abort { expect: crate::Landing::On(release), .. } => vec![release.clone()],
-        // It does not say where it lands: what it lands on was there before.
-        _ => vec!["0".into(), "1".into()],
+        _ => vec![],
     }
 }
 
@@ -813,10 +855,12 @@ fn told(change: &Change, parts: &BTreeMap<PartId, PartState>) -> bool {
         Some(part) => {
             (wish.release.is_none() || part.wanted == wish.release)
                 && (wish.weight.is_none() || part.weight == wish.weight)
-                && wish.capacity.is_none_or(|c| part.capacity.is_some_and(|n| match c {
-                    Capacity::Exactly(wished) => n == wished,
-                    Capacity::AtLeast(wished) => n >= wished,
-                }))
+                && wish.capacity.is_none_or(|c| {
+                    part.capacity.is_some_and(|n| match c {
+                        Capacity::Exactly(wished) => n == wished,
+                        Capacity::AtLeast(wished) => n >= wished,
+                    })
+                })
         }
     })
 }

@@ -56,7 +56,10 @@ impl SimJournal {
             }
             Begun::Adopted { lease, intent, lines } => {
                 let (run, intent, lines) = (lease.run.clone(), intent.clone(), lines.len() as u64);
-                sim.note(life, What::Begun { run, epoch: lease.epoch, intent, lines, took_over, replaced: None, damaged });
+                sim.note(
+                    life,
+                    What::Begun { run, epoch: lease.epoch, intent, lines, took_over, replaced: None, damaged },
+                );
             }
             Begun::Busy { run, .. } => sim.note(life, What::Busy { run: run.clone() }),
             Begun::Over { .. } => {}

@@ -42,7 +42,7 @@ impl SimTarget {
         if sim.hits(life, Fault::Transient, stage) {
             return Err(unavailable(doing, "503: not now").without_effect());
         }
-        if stage < Stage::Release || stage > Stage::Abort {
+        if !stage.writes() {
             if sim.hits(life, Fault::NoAnswer, stage) {
                 pending::<()>().await;
             }

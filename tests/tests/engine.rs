@@ -456,7 +456,7 @@ async fn a_breach_starts_the_rollback_and_silence_does_not() {
     let rule = || rollback_core::watch::Rule::above("error rate", 0.05).with_hold(minutes(2));
     let shop = shop();
     let journal = MemoryJournal::new();
-    let rollback = flow(shop.clone(), journal.clone());
+    let rollback = Rollback::of(shop.clone()).to(Choose::verified().or_previous()).journal(journal.clone());
     let watched = Watch::of(shop.clone()).rule(rule(), errors(&shop)).then_roll_back(rollback).run().await.unwrap();
     let report = watched.rollback.unwrap();
     assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");

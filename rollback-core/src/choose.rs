@@ -193,6 +193,8 @@ impl Past {
             self.history
                 .iter()
                 .filter(|r| r.id != *suspect && r.available && self.standing(&r.id) == Some(Standing::Verified))
+                // Of several with the same time, the newest: `max_by_key` keeps the last.
+                .rev()
                 .max_by_key(|r| at(r))
                 .map(|r| Chosen { why: "last verified healthy".into(), ..made(r, "") })
         };

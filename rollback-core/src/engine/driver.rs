@@ -90,6 +90,8 @@ struct Driver<'a> {
     adopted: bool,
     spooled: Option<std::path::PathBuf>,
     spool_lost: bool,
+    /// How many lines are in the spool.
+    in_spool: usize,
 }
 
 pub(crate) async fn drive(target: &dyn Target, setup: &Setup, intent: Intent) -> Driven {
@@ -110,6 +112,7 @@ pub(crate) async fn drive(target: &dyn Target, setup: &Setup, intent: Intent) ->
         adopted: false,
         spooled: None,
         spool_lost: false,
+        in_spool: 0,
     };
     let mut answer = Answer::Start(Box::new(intent));
     loop {
@@ -154,13 +157,11 @@ impl Driver<'_> {
             return;
         }
         let event = Event::new(self.intent.run.clone(), self.intent.target.clone(), self.clock.now().wall, kind);
-        for observer in &self.setup.observers {
-            observer.on_event(&event);
-        }
+        announce(&self.setup.observers, &event);
     }
 
     fn hear(&mut self, events: Vec<EventKind>, state: &State) {
-        let mut unjournalled = vec![];
+        let mut unjournalled = false;
         for kind in events {
             match &kind {
                 EventKind::Began { intent, adopted } => {
@@ -168,9 +169,7 @@ impl Driver<'_> {
                     self.adopted = adopted.is_some();
                 }
                 EventKind::Journalled(line) => {
-                    if state.is_unjournalled() {
-                        unjournalled.push((**line).clone());
-                    }
+                    unjournalled |= state.is_unjournalled();
                     self.lines.push((**line).clone());
                 }
                 _ => {}
@@ -178,8 +177,11 @@ impl Driver<'_> {
             self.tell(kind);
         }
         // A dry run has nothing to keep.
-        if !unjournalled.is_empty() && !self.intent.policy.dry_run {
-            self.spool(|spool, run| spool.append(run, &unjournalled.iter().collect::<Vec<_>>()));
+        if unjournalled && !self.intent.policy.dry_run {
+            // What the journal took before it was lost belongs to the record too.
+            let new: Vec<Line> = self.lines[self.in_spool..].to_vec();
+            self.in_spool = self.lines.len();
+            self.spool(|spool, run| spool.append(run, &new.iter().collect::<Vec<_>>()));
         }
     }
 
@@ -417,6 +419,13 @@ fn approved_target(state: &State) -> crate::TargetId {
     state.intent().map_or_else(|| crate::TargetId::new(""), |i| i.target.clone())
 }
 
+/// An observer cannot fail a rollback, not even by panicking.
+fn announce(observers: &[Arc<dyn Observer>], event: &Event) {
+    for observer in observers {
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| observer.on_event(event)));
+    }
+}
+
 /// Passes the progress of a long write on to the observers, four times a second at the most.
 struct Telling {
     progress: Arc<Mutex<Option<(u64, u64)>>>,
@@ -443,8 +452,6 @@ impl Telling {
         let Some((done, of)) = news else { return };
         self.event.at = self.clock.now().wall;
         self.event.kind = EventKind::Progress { done, of };
-        for observer in &self.observers {
-            observer.on_event(&self.event);
-        }
+        announce(&self.observers, &self.event);
     }
 }

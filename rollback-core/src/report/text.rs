@@ -1,7 +1,7 @@
 //! The report for terminals.
 
 use super::Report;
-use crate::{Entry, Extent};
+use crate::{Entry, Extent, observe::printable};
 use std::fmt;
 
 impl fmt::Display for Report {
@@ -10,7 +10,7 @@ impl fmt::Display for Report {
         writeln!(f, "  run        {}{}", self.run(), if self.was_adopted() { ", gone on with" } else { "" })?;
         writeln!(f, "  ordered by {} at {}", self.intent().who, self.intent().at)?;
         if !self.intent().why.is_empty() {
-            writeln!(f, "  because    {}", self.intent().why)?;
+            writeln!(f, "  because    {}", printable(&self.intent().why))?;
         }
         if let Some(choice) = self.chosen() {
             writeln!(f, "  left       {}", choice.suspect)?;
@@ -20,7 +20,7 @@ impl fmt::Display for Report {
             writeln!(f, "  timeline")?;
             for line in self.lines() {
                 if let Some(text) = said(&line.entry) {
-                    writeln!(f, "    {:>8.3} s  {text}", line.elapsed.as_secs_f64())?;
+                    writeln!(f, "    {:>8.3} s  {}", line.elapsed.as_secs_f64(), printable(&text))?;
                 }
             }
         }
@@ -40,7 +40,7 @@ fn section(f: &mut fmt::Formatter<'_>, title: &str, lines: impl Iterator<Item = 
         if i == 0 {
             writeln!(f, "  {title}")?;
         }
-        writeln!(f, "    {line}")?;
+        writeln!(f, "    {}", printable(&line))?;
     }
     Ok(())
 }

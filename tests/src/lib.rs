@@ -1,3 +1,4 @@
 //! What the tests of rollback share.
 
 pub mod golden;
+pub mod platforms;

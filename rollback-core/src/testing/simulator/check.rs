@@ -1,7 +1,7 @@
 //! The judge: goes through the record once, and holds it against the invariants. It knows what was written, read, sent and
 //! answered, and what the world did; of the engine it knows what was journalled and reported, and believes neither.
 //!
-//! Waived, and only so far: where the journal is optional and was lost, 1 and 3 (the loss must be reported); where fencing is
+//! Waived, and only so far: where the journal is optional and was lost, 1, 2 and 3 (the loss must be reported); where fencing is
 //! best effort, writes that were on their way before somebody else's; where the wall clock jumped, the budget, which has no
 //! other clock across processes.
 
@@ -574,10 +574,11 @@ impl Judge<'_> {
         self.floor(id, key, change, last_read.as_ref());
         self.strangers_were_read(id, key, last_read.as_ref());
         let life = self.life;
+        let forgot = self.process().journal_failed;
         let run = self.run(id);
         run.known.extend(mentions(change));
         run.lands_anywhere |= matches!(change, Change::Abort { expect: crate::Landing::Unsaid, .. });
-        let unjournalled = !run.doing.contains_key(key);
+        let unjournalled = !run.doing.contains_key(key) || (forgot && run.policy.journal == Support::IfThere);
         run.sent.entry(key.to_owned()).or_default().push(Sent { life, at: now, reads, unjournalled, answer: None });
     }
 
@@ -713,7 +714,7 @@ impl Judge<'_> {
         if !waived && !self.run(id).doing.contains_key(key) {
             self.broke(1, format!("{key} had an effect without a durable intent"));
         }
-        if epoch > 0 && epoch < self.highest_effect && tokens {
+        if epoch > 0 && epoch < self.highest_effect && tokens && !waived {
             let highest = self.highest_effect;
             self.broke(2, format!("{key} had an effect under epoch {epoch}, after one under {highest}"));
         }

@@ -19,7 +19,11 @@ fn no_invariant_is_violated() {
 fn the_same_seed_gives_the_same_trace() {
     for seed in 0..40 {
         let (first, second) = (simulate(seed, &SimOptions::default()), simulate(seed, &SimOptions::default()));
-        assert_eq!((first.trace_hash, first.calls, first.took), (second.trace_hash, second.calls, second.took), "seed {seed}");
+        assert_eq!(
+            (first.trace_hash, first.calls, first.took),
+            (second.trace_hash, second.calls, second.took),
+            "seed {seed}"
+        );
         assert_ne!(first.trace_hash, simulate(seed + 1, &SimOptions::default()).trace_hash, "seed {seed}");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Verdict, Verifier, Window,
-    presets::{Must, Preset},
+    recovery::{Must, Preset},
 };
 use crate::{
     Clock, Context, Evidence, Now, Result, SystemClock,
@@ -215,7 +215,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_runbooks_condition() {
         let latency =
-            || MetricBack::preset(crate::verify::presets::runbook_001::latency(), source([Some(0.109.into())]));
+            || MetricBack::preset(crate::verify::recovery::runbook_001::latency(), source([Some(0.109.into())]));
         assert_eq!(word(&latency().verify(&context(60)).await.unwrap()), "unknown", "there is no baseline");
         let with_one = latency().with_baseline(Level::new(0.1, 50.0));
         assert_eq!(word(&with_one.verify(&context(60)).await.unwrap()), "holds");

@@ -48,7 +48,7 @@ impl Must {
     /// number, or a share of a baseline that is not above zero.
     ///
     /// ```
-    /// use rollback_core::verify::presets::Must;
+    /// use rollback_core::verify::recovery::Must;
     /// assert_eq!(Must::ExceedBaselineByShare(0.1).holds(0.109, Some(0.1)), Some(true));
     /// assert_eq!(Must::ExceedBaselineByShare(0.1).holds(0.109, None), None);
     /// ```

@@ -120,7 +120,7 @@ impl MetricBack {
 #[async_trait]
 impl Verifier for MetricBack {
     fn name(&self) -> String {
-        format!("{}: {:?}", self.name, self.must)
+        format!("{} to {}", self.name, self.must)
     }
     fn window(&self) -> Window {
         self.window
@@ -138,7 +138,7 @@ impl Verifier for MetricBack {
             Err(why) => return Ok(Verdict::Unknown(evidence(format!("no data: {why}")))),
         };
         let seen =
-            |more: &str| evidence(format!("{} of {} observations, must {:?}{more}", level.value, level.of, self.must));
+            |more: &str| evidence(format!("{} of {} observations, must {}{more}", level.value, level.of, self.must));
         let baseline = self.baseline.filter(|b| b.of >= self.min_samples as f64).map(|b| b.value);
         Ok(match self.must.holds(level.value, baseline) {
             Some(true) => Verdict::Holds(seen("")),

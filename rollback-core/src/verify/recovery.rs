@@ -74,6 +74,22 @@ impl Must {
     }
 }
 
+/// `be less than 0.01`, `exceed the baseline by at most 10 %`.
+impl std::fmt::Display for Must {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let percent = |share: f64| format!("{} %", (share * 10_000.0).round() / 100.0);
+        match *self {
+            Must::BeLess(limit) => write!(f, "be less than {limit}"),
+            Must::BeAtMost(limit) => write!(f, "be at most {limit}"),
+            Must::BeAtLeast(limit) => write!(f, "be at least {limit}"),
+            Must::ExceedBaselineByAtMost(by) => write!(f, "exceed the baseline by at most {by}"),
+            Must::ExceedBaselineByShare(share) => write!(f, "exceed the baseline by at most {}", percent(share)),
+            Must::FallShortOfBaselineByShare(share) => write!(f, "fall short of the baseline by at most {}", percent(share)),
+            Must::StayWithinShareOfBaseline(share) => write!(f, "stay within {} of the baseline", percent(share)),
+        }
+    }
+}
+
 /// One condition of a runbook.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[non_exhaustive]

@@ -1,3 +1,5 @@
 //! What the tests of rollback share.
 
+pub mod between;
 pub mod golden;
+pub mod place;

@@ -19,7 +19,11 @@ impl fmt::Display for Report {
         if !self.lines().is_empty() {
             writeln!(f, "  timeline")?;
             for line in self.lines() {
-                if let Some(text) = said(&line.entry) {
+                let held = match &line.entry {
+                    Entry::Held { nth, .. } => self.intent().verifiers.get(*nth).map(|(name, _)| format!("{name}: holds")),
+                    _ => None,
+                };
+                if let Some(text) = held.or_else(|| said(&line.entry)) {
                     writeln!(f, "    {:>8.3} s  {}", line.elapsed.as_secs_f64(), printable(&text))?;
                 }
             }
@@ -45,6 +49,10 @@ fn section(f: &mut fmt::Formatter<'_>, title: &str, lines: impl Iterator<Item = 
     Ok(())
 }
 
+fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
 fn diff(line: &crate::DiffLine) -> String {
     let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "nothing".into());
     format!("{}: {} → {}", line.what, side(&line.from), side(&line.to))
@@ -59,11 +67,11 @@ pub(crate) fn said(entry: &Entry) -> Option<String> {
         Entry::Planned(plan) => {
             let steps: usize = plan.rungs.iter().map(|r| r.steps.len()).sum();
             let rungs = plan.rungs.iter().map(|r| r.name.as_str()).collect::<Vec<_>>().join(", then ");
-            format!("planned: {rungs} ({steps} steps)")
+            format!("planned: {rungs} ({})", count(steps, "step"))
         }
         Entry::Prepared { approved, findings, .. } => {
             let found: Vec<_> = findings.iter().map(|f| format!("; {:?}: {}", f.severity, f.text)).collect();
-            format!("{} steps made ready{}", approved.len(), found.concat())
+            format!("{} made ready{}", count(approved.len(), "step"), found.concat())
         }
         Entry::Approved { by, .. } => format!("approved by {by}"),
         Entry::Freezing { .. } | Entry::Marked(_) | Entry::Residue(_) => return None,
@@ -71,7 +79,7 @@ pub(crate) fn said(entry: &Entry) -> Option<String> {
         Entry::Froze { name, was: None, .. } => format!("{name} is NOT frozen"),
         Entry::Tried { by, .. } => format!("tried elsewhere first by {by}: it works there"),
         Entry::EvidenceKept(kept) if kept.is_empty() => return None,
-        Entry::EvidenceKept(kept) => format!("{} pieces of evidence kept", kept.len()),
+        Entry::EvidenceKept(kept) => format!("{} of evidence kept", count(kept.len(), "piece")),
         Entry::Doing { at, .. } => format!("step {at} begins"),
         Entry::Did { at, applied } => match &applied.extent {
             Extent::Done => format!("step {at} is written"),

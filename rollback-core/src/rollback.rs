@@ -204,19 +204,23 @@ impl Rollback {
 
     /// A person who cannot wait, with what is there: ledger, lock and trace are used, and lost loudly. One call, no prompt,
     /// the previous release if none is verified, evidence for 5 s at the most. A held lock is taken over with a fresh plan.
-    /// Never an error. What is irreversible still needs [`Policy::with_irreversible`].
+    /// A trial elsewhere ([`tried_first_by`](Rollback::tried_first_by)) is left out, and said to be. Never an error. What is irreversible still needs [`Policy::with_irreversible`].
     ///
     /// Keeps what was set here, but for the supports that [`Policy::break_glass`] makes optional.
     pub async fn break_glass(mut self, why: impl Into<String>) -> Report {
         self.order.why = why.into();
-        let asked = std::mem::take(&mut self.order.policy);
+        let (asked, glass) = (std::mem::take(&mut self.order.policy), Policy::break_glass());
         self.order.policy = Policy {
             irreversible: asked.irreversible,
             known_bad: asked.known_bad,
             poll: asked.poll,
             lease: asked.lease,
             dry_run: asked.dry_run,
-            ..Policy::break_glass()
+            // Who waits for less still does.
+            reply_within: asked.reply_within.min(glass.reply_within),
+            evidence: asked.evidence.min(glass.evidence),
+            check_within: asked.check_within.min(glass.check_within),
+            ..glass
         };
         self.order.choose = self.order.choose.or_previous();
         let setup = self.order.complete(&self.setup);

@@ -92,6 +92,8 @@ struct Driver<'a> {
     spool_lost: bool,
     /// How many lines are in the spool.
     in_spool: usize,
+    /// The journal once did not answer in time.
+    silent: bool,
 }
 
 pub(crate) async fn drive(target: &dyn Target, setup: &Setup, intent: Intent) -> Driven {
@@ -113,6 +115,7 @@ pub(crate) async fn drive(target: &dyn Target, setup: &Setup, intent: Intent) ->
         spooled: None,
         spool_lost: false,
         in_spool: 0,
+        silent: false,
     };
     let mut answer = Answer::Start(Box::new(intent));
     loop {
@@ -181,23 +184,25 @@ impl Driver<'_> {
             // What the journal took before it was lost belongs to the record too.
             let new: Vec<Line> = self.lines[self.in_spool..].to_vec();
             self.in_spool = self.lines.len();
-            self.spool(|spool, run| spool.append(run, &new.iter().collect::<Vec<_>>()));
+            self.spool(|spool, run| spool.append(run, &new.iter().collect::<Vec<_>>()).map(|()| true));
         }
     }
 
-    fn spool(&mut self, write: impl FnOnce(&Spool, &crate::RunId) -> Result<()>) {
+    fn spool(&mut self, write: impl FnOnce(&Spool, &crate::RunId) -> Result<bool>) {
         let Some(spool) = &self.setup.spool else { return };
         match write(spool, &self.intent.run) {
-            Ok(()) => self.spooled = Some(spool.file_of(&self.intent.run)),
+            Ok(true) => self.spooled = Some(spool.file_of(&self.intent.run)),
+            // The trace alone is no record.
+            Ok(false) => {}
             Err(e) if !self.spool_lost => {
                 self.spool_lost = true;
                 let why = e.to_string();
                 self.tell(EventKind::Lost { what: "spool".into(), why: why.clone() });
                 // In memory only; the machine need not know, because it decides nothing by it.
-                let seq = self.lines.last().map_or(0, |l| l.seq + 1);
-                let now = self.clock.now();
+                let last = self.lines.last();
+                let (seq, elapsed, acted) = last.map_or((0, Duration::ZERO, Duration::ZERO), |l| (l.seq + 1, l.elapsed, l.acted));
                 let entry = crate::Entry::Lost { what: "spool".into(), why };
-                self.lines.push(Line::new(seq, 0, now.wall, Duration::ZERO, Duration::ZERO, entry));
+                self.lines.push(Line::new(seq, 0, self.clock.now().wall, elapsed, acted, entry));
             }
             Err(_) => {}
         }
@@ -268,7 +273,10 @@ impl Driver<'_> {
                 Answer::Begun(begun)
             }
             Ask::Append { lease, lines, within: time } => {
-                Answer::Appended(within(time, "append to the journal", setup.journal.append(&lease, &lines)).await)
+                let began = tokio::time::Instant::now();
+                let appended = within(time, "append to the journal", setup.journal.append(&lease, &lines)).await;
+                self.silent = appended.is_err() && began.elapsed() >= time;
+                Answer::Appended(appended)
             }
             Ask::Observe { look, within: time } => {
                 let call = within(time, "observe the target", target.observe(look));
@@ -324,7 +332,7 @@ impl Driver<'_> {
             }
             Ask::Apply { at, approved, token, trace, within: time } => {
                 if state.is_unjournalled() || self.intent.policy.take_over {
-                    self.spool(|spool, _| spool.leave(&approved_target(state), &trace));
+                    self.spool(|spool, _| spool.leave(&approved_target(state), &trace).map(|()| false));
                 }
                 let told = Arc::new(Mutex::new(None));
                 let hear = told.clone();
@@ -377,18 +385,25 @@ impl Driver<'_> {
         };
         let mut past = Past { history, ..Past::default() };
         let mut lost = vec![];
-        // Where the journal is known to be lost, asking it again would only cost time.
-        if self.holding.lease.is_some() || self.intent.policy.dry_run {
+        // Where the journal is known to be lost, asking it again would only cost time. A full disk can still be read.
+        if self.silent {
+            let why = "the journal did not answer before, and was not asked again";
+            let silent = Error::new(Kind::Unavailable, "read the ledger").with_message(why).with_transient(false);
+            lost.push(("ledger".to_owned(), silent.into_fault()));
+        } else if self.holding.lease.is_some() || self.intent.policy.dry_run {
             match within(time, "read the ledger", self.setup.journal.ledger(&self.intent.target)).await {
                 Ok(ledger) => past.ledger = ledger,
                 Err(fault) => lost.push(("ledger".to_owned(), fault)),
             }
-            let query = RunQuery::of_target(&self.intent.target).with_limit(100);
-            match within(time, "read the recent runs", self.setup.journal.runs(&query)).await {
-                Ok(runs) => {
-                    past.recent = runs.iter().filter(|r| r.run != self.intent.run).filter_map(|r| r.wrote).collect()
+            // What a budget is counted from; a person has none.
+            if self.intent.policy.ordered_by == crate::OrderedBy::Machine {
+                let query = RunQuery::of_target(&self.intent.target).with_limit(100);
+                match within(time, "read the recent runs", self.setup.journal.runs(&query)).await {
+                    Ok(runs) => {
+                        past.recent = runs.iter().filter(|r| r.run != self.intent.run).filter_map(|r| r.wrote).collect()
+                    }
+                    Err(fault) => lost.push(("recent runs".to_owned(), fault)),
                 }
-                Err(fault) => lost.push(("recent runs".to_owned(), fault)),
             }
         }
         if let Some(spool) = &self.setup.spool {

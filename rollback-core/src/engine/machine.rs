@@ -274,8 +274,9 @@ impl State {
     }
 
     fn lose(&mut self, what: &str, fault: &Fault) {
-        self.events.push(EventKind::Lost { what: what.into(), why: fault.message.clone() });
-        self.put(Entry::Lost { what: what.into(), why: fault.message.clone() });
+        let (what, why) = (what.to_owned(), fault.to_string());
+        self.events.push(EventKind::Lost { what: what.clone(), why: why.clone() });
+        self.put(Entry::Lost { what, why });
     }
 
     /// A call that may be repeated failed: sleeps and tells, or, after too long, says that it is over.
@@ -888,7 +889,17 @@ impl State {
             return Some(Flow::Ask(Ask::Freeze { name, hold: Box::new(hold), within: policy.reply_within }));
         }
         if let Some((name, window)) = intent.trial.clone().filter(|_| !self.fold.tried) {
-            return Some(self.trial(name, window));
+            if policy.take_over {
+                // Nobody at the glass can wait for a window.
+                let what = format!("trial by {name}");
+                if !self.fold.lost.iter().any(|(lost, _)| *lost == what) {
+                    let skipped = crate::Error::new(Kind::Unsupported, "try the release elsewhere first");
+                    self.lose(&what, skipped.with_message("break-glass does not wait for it").fault());
+                    return Some(Flow::Again);
+                }
+            } else {
+                return Some(self.trial(name, window));
+            }
         }
         if !self.fold.evidence {
             return Some(Flow::Ask(Ask::Evidence { within: policy.evidence, bytes: policy.evidence_bytes }));
@@ -1172,9 +1183,18 @@ impl State {
                 }
             }
         };
-        if holds {
+        // That nobody can tell does not keep a person at the glass from going on. Unhealthy does.
+        let blind = self.scratch.last_says == "unknown" && matches!(gate, Gate::Healthy { .. });
+        let gone_on = blind && self.policy().take_over && passed >= self.policy().reply_within;
+        if gone_on && let Gate::Healthy { part, .. } = &gate {
+            let what = format!("health of {part} after {}", step.name);
+            let unknown = crate::Error::new(Kind::Unavailable, "tell whether it is healthy");
+            self.lose(&what, unknown.with_message(self.last_sample()).fault());
+        }
+        if holds || gone_on {
             self.scratch.gate += 1;
             (self.scratch.held_since, self.scratch.sampled) = (None, false);
+            self.scratch.last_says.clear();
             return Flow::Again;
         }
         // A hold that began in time may end late.

@@ -177,6 +177,11 @@ impl Report {
     pub fn began(&self) -> Timestamp {
         self.lines.first().map_or(self.intent.at, |line| line.at)
     }
+    /// Both the journal and the spool were lost.
+    fn is_in_memory_alone(&self) -> bool {
+        let lost = |what: &str| self.losses().iter().any(|(lost, _)| *lost == what);
+        lost("spool") && (lost("journal") || lost("journal and lock"))
+    }
     /// What a person must still do. Empty if nothing.
     pub fn to_do(&self) -> Vec<String> {
         let mut todo = vec![];
@@ -198,7 +203,10 @@ impl Report {
             todo.push(format!("lift the freeze {name}{until}, once the suspect cannot come back"));
         }
         if let Some(path) = self.spooled() {
-            todo.push(format!("keep the record: the journal was lost, and it lies in {}", path.display()));
+            todo.push(format!("keep the record, which is not in the journal: {}", path.display()));
+        }
+        if self.spooled.is_none() && self.is_in_memory_alone() {
+            todo.push("keep this report: neither journal nor spool has the record, it is in memory alone".into());
         }
         if self.chosen().is_some_and(|c| c.unverified) && matches!(self.outcome, Outcome::Recovered) {
             todo.push("the release reached was not verified before: watch it".into());

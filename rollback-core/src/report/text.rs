@@ -19,7 +19,11 @@ impl fmt::Display for Report {
         if !self.lines().is_empty() {
             writeln!(f, "  timeline")?;
             for line in self.lines() {
-                if let Some(text) = said(&line.entry, self.plan()) {
+                let held = match &line.entry {
+                    Entry::Held { nth, .. } => self.intent().verifiers.get(*nth).map(|(name, _)| format!("{name}: holds")),
+                    _ => None,
+                };
+                if let Some(text) = held.or_else(|| said(&line.entry, self.plan())) {
                     writeln!(f, "    {:>8.3} s  {}", line.elapsed.as_secs_f64(), printable(&text))?;
                 }
             }
@@ -43,6 +47,10 @@ fn section(f: &mut fmt::Formatter<'_>, title: &str, lines: impl Iterator<Item = 
         writeln!(f, "    {}", printable(&line))?;
     }
     Ok(())
+}
+
+fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 fn diff(line: &crate::DiffLine) -> String {

@@ -4,12 +4,14 @@ use crate::{
     Approver, Choose, Clock, Error, Freeze, HealthCheck, Intent, Journal, Kind, Observer, OrderedBy, Policy, ReleaseId,
     Result, RunId, Strategy, Support, Target, TargetId, Timestamp, Verifier,
     engine::{
-        Bug, Spool,
+        Spool,
         driver::{Setup, drive},
     },
     report::Report,
     verify::{Runs, Verifiers},
 };
+#[cfg(feature = "planted-bugs")]
+use crate::engine::Bug;
 use std::{path::PathBuf, sync::Arc};
 
 /// A rollback of one target: a value, cheap to clone. Nothing happens before [`run`](Rollback::run).

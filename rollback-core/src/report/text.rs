@@ -1,7 +1,7 @@
 //! The report for terminals.
 
 use super::Report;
-use crate::{Entry, Extent, observe::printable};
+use crate::{At, Entry, Extent, Plan, observe::printable};
 use std::fmt;
 
 impl fmt::Display for Report {
@@ -19,7 +19,7 @@ impl fmt::Display for Report {
         if !self.lines().is_empty() {
             writeln!(f, "  timeline")?;
             for line in self.lines() {
-                if let Some(text) = said(&line.entry) {
+                if let Some(text) = said(&line.entry, self.plan()) {
                     writeln!(f, "    {:>8.3} s  {}", line.elapsed.as_secs_f64(), printable(&text))?;
                 }
             }
@@ -51,7 +51,12 @@ fn diff(line: &crate::DiffLine) -> String {
 }
 
 /// What a line of the journal says to a person; `None` for what goes without saying.
-pub(crate) fn said(entry: &Entry) -> Option<String> {
+fn said(entry: &Entry, plan: Option<&Plan>) -> Option<String> {
+    // Counted from 1, as the plan is shown.
+    let step = |at: &At| {
+        let name = plan.and_then(|p| p.rungs.get(at.rung)?.steps.get(at.step)).map(|s| format!(" ({})", s.name));
+        format!("step {}.{}{}", at.rung + 1, at.step + 1, name.unwrap_or_default())
+    };
     let text = match entry {
         Entry::Identified(identity) => format!("it is {identity}"),
         Entry::Chose { suspect, wanted, why, .. } => format!("leaves {suspect} for {} ({why})", wanted.id),
@@ -59,11 +64,11 @@ pub(crate) fn said(entry: &Entry) -> Option<String> {
         Entry::Planned(plan) => {
             let steps: usize = plan.rungs.iter().map(|r| r.steps.len()).sum();
             let rungs = plan.rungs.iter().map(|r| r.name.as_str()).collect::<Vec<_>>().join(", then ");
-            format!("planned: {rungs} ({steps} steps)")
+            format!("planned: {rungs} ({})", count(steps, "step"))
         }
         Entry::Prepared { approved, findings, .. } => {
             let found: Vec<_> = findings.iter().map(|f| format!("; {:?}: {}", f.severity, f.text)).collect();
-            format!("{} steps made ready{}", approved.len(), found.concat())
+            format!("{} made ready{}", count(approved.len(), "step"), found.concat())
         }
         Entry::Approved { by, .. } => format!("approved by {by}"),
         Entry::Freezing { .. } | Entry::Marked(_) | Entry::Residue(_) => return None,
@@ -71,18 +76,18 @@ pub(crate) fn said(entry: &Entry) -> Option<String> {
         Entry::Froze { name, was: None, .. } => format!("{name} is NOT frozen"),
         Entry::Tried { by, .. } => format!("tried elsewhere first by {by}: it works there"),
         Entry::EvidenceKept(kept) if kept.is_empty() => return None,
-        Entry::EvidenceKept(kept) => format!("{} pieces of evidence kept", kept.len()),
-        Entry::Doing { at, .. } => format!("step {at} begins"),
+        Entry::EvidenceKept(kept) => format!("{} of evidence kept", count(kept.len(), "piece")),
+        Entry::Doing { at, .. } => format!("{} begins", step(at)),
         Entry::Did { at, applied } => match &applied.extent {
-            Extent::Done => format!("step {at} is written"),
-            Extent::Submitted => format!("step {at} is under way"),
-            Extent::Partial { done, of, .. } => format!("step {at}: {done} of {of} done"),
-            Extent::NotStarted { why } => format!("step {at} was not done: {why}"),
+            Extent::Done => format!("{} is written", step(at)),
+            Extent::Submitted => format!("{} is under way", step(at)),
+            Extent::Partial { done, of, .. } => format!("{}: {done} of {of} done", step(at)),
+            Extent::NotStarted { why } => format!("{} was not done: {why}", step(at)),
         },
-        Entry::Unclear { at, fault } => format!("step {at}: the answer was lost ({fault}): looking"),
-        Entry::NotDone { at, fault } => format!("step {at} was not done: {fault}"),
-        Entry::AlreadySo { at } => format!("step {at} needs no write"),
-        Entry::StepDone { at } => format!("step {at} stands"),
+        Entry::Unclear { at, fault } => format!("{}: the answer was lost ({fault}): looking", step(at)),
+        Entry::NotDone { at, fault } => format!("{} was not done: {fault}", step(at)),
+        Entry::AlreadySo { at } => format!("{} needs no write", step(at)),
+        Entry::StepDone { at } => format!("{} stands", step(at)),
         Entry::Reached { rung } => format!("rung {} is through: verifying", rung + 1),
         Entry::Held { nth, .. } => format!("verifier {} held", nth + 1),
         Entry::RungFailed { rung, why } => format!("rung {} failed: {why}", rung + 1),
@@ -90,4 +95,8 @@ pub(crate) fn said(entry: &Entry) -> Option<String> {
         Entry::Ended(outcome) => format!("{outcome}"),
     };
     Some(text)
+}
+
+fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }

@@ -50,7 +50,6 @@ pub(super) struct Scenario {
     pub(super) knows_keys: bool,
     pub(super) pieces: bool,
     pub(super) reversible: bool,
-    pub(super) needs_approval: bool,
     pub(super) strategy: Arc<dyn Strategy>,
     pub(super) policy: Policy,
     choose: Choose,
@@ -124,7 +123,6 @@ impl Scenario {
             knows_keys,
             pieces,
             reversible,
-            needs_approval,
             strategy: strategy(rng, parts, settle, hold),
             policy,
             choose: pick(
@@ -340,7 +338,8 @@ fn platform(
     let percent = |n| Some(Weight::percent(n));
     match parts {
         FakeParts::One if rng.bool() => {
-            let landing = pick(rng, &[Landing::On("1".into()), Landing::On("0".into()), Landing::Unsaid, Landing::Unsaid]);
+            let landing =
+                pick(rng, &[Landing::On("1".into()), Landing::On("0".into()), Landing::Unsaid, Landing::Unsaid]);
             platform.in_flight("1", "2", landing)
         }
         FakeParts::One if rng.bool() => platform.on("all", "2", None, Some(3)),

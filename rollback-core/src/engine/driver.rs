@@ -200,7 +200,8 @@ impl Driver<'_> {
                 self.tell(EventKind::Lost { what: "spool".into(), why: why.clone() });
                 // In memory only; the machine need not know, because it decides nothing by it.
                 let last = self.lines.last();
-                let (seq, elapsed, acted) = last.map_or((0, Duration::ZERO, Duration::ZERO), |l| (l.seq + 1, l.elapsed, l.acted));
+                let (seq, elapsed, acted) =
+                    last.map_or((0, Duration::ZERO, Duration::ZERO), |l| (l.seq + 1, l.elapsed, l.acted));
                 let entry = crate::Entry::Lost { what: "spool".into(), why };
                 self.lines.push(Line::new(seq, 0, self.clock.now().wall, elapsed, acted, entry));
             }

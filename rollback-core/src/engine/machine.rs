@@ -331,7 +331,11 @@ impl State {
             Answer::Identified(Err(fault)) => {
                 if !self.try_again(&fault) {
                     self.unjournalled = true;
-                    self.refuse(fault.to_string(), "make the target reachable, and check that it is the right one");
+                    let lift = match fault.kind {
+                        Kind::Unavailable => "make the target reachable, and check that it is the right one",
+                        _ => "what the message says; and check that it is the right target",
+                    };
+                    self.refuse(fault.to_string(), lift);
                 }
             }
             Answer::Begun(begun) => self.begun(begun),
@@ -341,7 +345,11 @@ impl State {
             Answer::Observed(Ok(seen)) => self.observed(seen),
             Answer::Observed(Err(fault)) => {
                 if !self.try_again(&fault) {
-                    self.refuse(fault.to_string(), "make the target observable again");
+                    let lift = match fault.kind {
+                        Kind::Unavailable => "make the target observable again",
+                        _ => "what the message says; then run it again",
+                    };
+                    self.refuse(fault.to_string(), lift);
                 }
             }
             Answer::Past(past, lost) => self.recall(past, &lost),
@@ -436,9 +444,61 @@ impl State {
             self.acted = self.fold.acted;
         }
         self.events.push(EventKind::Began { intent: intent.clone(), adopted: Some(self.seq) });
-        self.intent = Some(intent);
+        let brought = self.intent.replace(intent);
         let identity = self.scratch.identity.take();
         self.scratch = Scratch { identity, ..Scratch::default() };
+        if let Some(brought) = brought.filter(|_| self.fold.outcome.is_none()) {
+            self.compare(&brought);
+        }
+    }
+
+    /// What this program brought, against what the adopted run was begun with. What is missing keeps it from going on, and
+    /// leaves it unfinished; what is only called otherwise is said.
+    fn compare(&mut self, brought: &Intent) {
+        let Some(began) = self.intent.clone() else { return };
+        let frozen = |name: &String| self.fold.froze.contains_key(name);
+        let mut missing: Vec<String> = began
+            .freezes
+            .iter()
+            .filter(|f| !frozen(f) && !brought.freezes.contains(f))
+            .map(|f| format!("freeze {f}"))
+            .collect();
+        missing.extend(
+            began
+                .verifiers
+                .iter()
+                .enumerate()
+                .filter(|(nth, _)| *nth >= self.fold.verifier.max(brought.verifiers.len()))
+                .map(|(_, (name, _))| format!("verifier {name}")),
+        );
+        missing.extend(
+            began.health.iter().filter(|_| brought.health.is_none()).map(|name| format!("health check {name}")),
+        );
+        let trial = began.trial.iter().filter(|_| brought.trial.is_none() && !self.fold.tried);
+        missing.extend(trial.map(|(name, _)| format!("trial {name}")));
+        if !missing.is_empty() {
+            self.unjournalled = true;
+            return self.refuse(
+                format!("run {} was left unfinished, and this program lacks its {}", began.run, missing.join(", ")),
+                "run the program that began it; or give that run up (Journal::give_up); or break the glass",
+            );
+        }
+        let verifiers = began.verifiers.iter().zip(&brought.verifiers).map(|(was, is)| ("verifier", &was.0, &is.0));
+        let health = began.health.iter().zip(&brought.health).map(|(was, is)| ("health check", was, is));
+        let strategy =
+            [("strategy", &began.strategy, &brought.strategy)].into_iter().filter(|_| self.fold.plan.is_none());
+        let others: Vec<(String, String)> = verifiers
+            .chain(health)
+            .chain(strategy)
+            .filter(|(_, was, is)| was != is)
+            .map(|(what, was, is)| {
+                (format!("{what} {was}"), format!("this program has {is} in its place, and goes on with it"))
+            })
+            .collect();
+        for (what, why) in others {
+            self.events.push(EventKind::Lost { what: what.clone(), why: why.clone() });
+            self.put(Entry::Lost { what, why });
+        }
     }
 
     fn appended(&mut self) {

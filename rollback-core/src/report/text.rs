@@ -20,7 +20,9 @@ impl fmt::Display for Report {
             writeln!(f, "  timeline")?;
             for line in self.lines() {
                 let held = match &line.entry {
-                    Entry::Held { nth, .. } => self.intent().verifiers.get(*nth).map(|(name, _)| format!("{name}: holds")),
+                    Entry::Held { nth, .. } => {
+                        self.intent().verifiers.get(*nth).map(|(name, _)| format!("{name}: holds"))
+                    }
                     _ => None,
                 };
                 if let Some(text) = held.or_else(|| said(&line.entry)) {

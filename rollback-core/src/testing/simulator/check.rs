@@ -762,7 +762,8 @@ impl Judge<'_> {
         let run = self.run(&id);
         let waived = run.policy.journal == Support::IfThere && run.journal_lost;
         let mine = |key: &String| run.sent.get(key).is_some_and(|sent| sent.iter().any(|s| s.life == life));
-        let effects: Vec<String> = run.effects.keys().filter(|key| (drives && !waived && !fenced) || mine(key)).cloned().collect();
+        let effects: Vec<String> =
+            run.effects.keys().filter(|key| (drives && !waived && !fenced) || mine(key)).cloned().collect();
         for key in &effects {
             if !report.contains(key) && !damaged {
                 self.broke(20, format!("{key} had an effect, and the report of {id} does not know it"));

@@ -340,7 +340,8 @@ fn platform(
     let percent = |n| Some(Weight::percent(n));
     match parts {
         FakeParts::One if rng.bool() => {
-            let landing = pick(rng, &[Landing::On("1".into()), Landing::On("0".into()), Landing::Unsaid, Landing::Unsaid]);
+            let landing =
+                pick(rng, &[Landing::On("1".into()), Landing::On("0".into()), Landing::Unsaid, Landing::Unsaid]);
             platform.in_flight("1", "2", landing)
         }
         FakeParts::One if rng.bool() => platform.on("all", "2", None, Some(3)),

@@ -91,7 +91,12 @@ async fn the_journal_cannot_be_opened() {
         recovered(&place, &report);
         lost(&report, "journal and lock", why);
         spooled(&report);
-        assert_eq!(fs::read(place.journal_path()).unwrap(), bytes, "{what}: it was touched");
+        // Its evidence, too, outlives the process.
+        let spool = rollback_core::engine::Spool::new(place.spool());
+        let [kept] = report.evidence() else { panic!("{report}") };
+        let saved = fs::read(spool.evidence_of(report.run(), kept)).unwrap();
+        assert_eq!(rollback_core::Digest::of(&saved), kept.digest);
+        assert!(fs::read(place.journal_path()).unwrap() == bytes, "{what}: it was touched");
     }
     // Its directory is not there.
     let place = Place::new().await;

@@ -209,6 +209,20 @@ impl Driver<'_> {
         }
     }
 
+    /// Without a journal the shelf may end with this process: what lies on it goes beside the record.
+    async fn spool_evidence(&self, kept: &[crate::Artifact], work: &Work) -> Result<()> {
+        let Some(spool) = &self.setup.spool else { return Ok(()) };
+        for artifact in kept {
+            let mut reader = work.open(artifact).await?;
+            let mut bytes = vec![];
+            while let Some(chunk) = reader.next().await? {
+                bytes.extend(chunk);
+            }
+            spool.keep(&self.intent.run, artifact, &bytes)?;
+        }
+        Ok(())
+    }
+
     fn work(&self, at: Option<crate::At>, time: Duration, state: &State) -> Work {
         let epoch = state.lease().map_or(0, |l| l.epoch);
         let step = at.map_or_else(|| "run".to_owned(), |at| at.to_string());
@@ -329,7 +343,14 @@ impl Driver<'_> {
                 let work = self.work(None, time, state);
                 let call = source.collect(Bounds { time, bytes }, &work);
                 let call = within(time, "collect evidence", call);
-                self.keeping(Some(&work), call).await.map_or(Answer::Woke, Answer::Evidence)
+                let Some(kept) = self.keeping(Some(&work), call).await else { return Answer::Woke };
+                if state.is_unjournalled()
+                    && let Ok(kept) = &kept
+                    && let Err(fault) = within(time, "spool the evidence", self.spool_evidence(kept, &work)).await
+                {
+                    return Answer::Evidence(Err(fault));
+                }
+                Answer::Evidence(kept)
             }
             Ask::Apply { at, approved, token, trace, within: time } => {
                 if state.is_unjournalled() || self.intent.policy.take_over {

@@ -333,7 +333,7 @@ impl State {
                     self.unjournalled = true;
                     let lift = match fault.kind {
                         Kind::Unavailable => "make the target reachable, and check that it is the right one",
-                        _ => "what the message says; and check that it is the right target",
+                        _ => "do what the first line says, and check that it is the right target",
                     };
                     self.refuse(fault.to_string(), lift);
                 }
@@ -347,7 +347,7 @@ impl State {
                 if !self.try_again(&fault) {
                     let lift = match fault.kind {
                         Kind::Unavailable => "make the target observable again",
-                        _ => "what the message says; then run it again",
+                        _ => "do what the first line says, then run it again",
                     };
                     self.refuse(fault.to_string(), lift);
                 }
@@ -668,7 +668,7 @@ impl State {
                 let blocks = prepared.findings.iter().find(|f| f.severity == Severity::Blocks);
                 if let Some(finding) = blocks {
                     let why = format!("{} ({})", finding.text, finding.code);
-                    return self.unpreparable(why, "what the finding says");
+                    return self.unpreparable(why, "do what the first line says");
                 }
                 self.scratch.preparing.push(prepared.approved);
                 self.scratch.findings.extend(prepared.findings);
@@ -682,7 +682,7 @@ impl State {
             }
             Err(fault) => {
                 if !self.try_again(&fault) {
-                    self.unpreparable(fault.to_string(), "what the message says, or another release");
+                    self.unpreparable(fault.to_string(), "do what the first line says, or name another release");
                 }
             }
         }
@@ -735,7 +735,7 @@ impl State {
 
     fn applied(&mut self, applied: Result<crate::Applied, Fault>) {
         let at = self.fold.at;
-        self.scratch.seen = None;
+        let before = self.scratch.seen.take();
         self.scratch.armed = false;
         self.scratch.sampled = false;
         match applied {
@@ -772,6 +772,8 @@ impl State {
                 self.scratch.unclear_since = None;
                 self.put(Entry::NotDone { at, fault });
                 if give_up {
+                    // Nothing was changed, so it is as it was.
+                    self.scratch.seen = before;
                     self.fail_rung(why);
                 }
             }
@@ -1111,6 +1113,7 @@ impl State {
             return Flow::Again;
         }
         if !self.scratch.armed && !self.has(Bug::BlindRetry) {
+            let resumed = self.scratch.unclear_since.is_none();
             let since = *self.scratch.unclear_since.get_or_insert(self.elapsed);
             let patient = self.elapsed.saturating_sub(since) < self.policy().look_again_for;
             let told = judge::told(&step.change, &seen);
@@ -1124,6 +1127,11 @@ impl State {
                 self.put(Entry::Did { at, applied: crate::Applied::submitted() });
                 return Flow::Again;
             }
+            // What fails at once must not be sent as fast as it fails.
+            let hasty = !resumed && self.elapsed.saturating_sub(since) < self.policy().poll;
+            if on_unknown == OnUnknown::Again && hasty && !self.patience_over(step) {
+                return Flow::Ask(Ask::Sleep(self.policy().poll));
+            }
             if on_unknown != OnUnknown::Again && (patient || seen.ours == Ours::Pending) && !self.patience_over(step) {
                 return Flow::Ask(Ask::Sleep(self.policy().poll));
             }
@@ -1134,8 +1142,9 @@ impl State {
             }
         }
         if self.patience_over(step) && !self.scratch.armed {
+            let why = self.fold.unclear.clone().unwrap_or_else(|| "no answer".into());
             self.fail_rung(format!(
-                "{} was sent again and again for {:?}, without an answer",
+                "{} was tried for {:?}, and whether it happened is not known: {why}",
                 step.name, step.settle_within
             ));
             return Flow::Again;

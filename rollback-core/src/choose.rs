@@ -212,9 +212,13 @@ impl Past {
             if suspect_known {
                 Ok(())
             } else {
+                let known: Vec<_> = self.history.iter().take(5).map(|r| &r.id).collect();
                 Err(NoChoice::new(
-                    format!("history does not know the suspect {suspect}, so nothing comes before it"),
-                    "name the release to go to",
+                    format!(
+                        "history does not know the suspect {suspect}, so nothing comes before it; the newest are {}",
+                        list(&known)
+                    ),
+                    "blame a release that it knows, or name the release to go to",
                 ))
             }
         };

@@ -197,6 +197,10 @@ impl Rollback {
     ///
     /// # Errors
     /// [`Kind::Invalid`] for orders that contradict each other, before anything is read.
+    ///
+    /// # Panics
+    /// Only if a target, check or the like of the caller does; an observer's panic is caught. The lease is let go then, and
+    /// the same call goes on with the run.
     pub async fn run(&self) -> Result<Report> {
         let (setup, intent) = self.ready()?;
         Ok(Report::new(drive(&*self.target, &setup, intent).await))

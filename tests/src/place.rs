@@ -60,11 +60,7 @@ impl Place {
     pub fn service(&self) -> ReleaseDir {
         let target = self.open().restart_with(["sh", "-c", RESTART]);
         // Elsewhere, nobody tells where a process works.
-        if cfg!(target_os = "linux") {
-            target.running_from(RunningSource::pid_cwd(self.path("pid")))
-        } else {
-            target
-        }
+        if cfg!(target_os = "linux") { target.running_from(RunningSource::pid_cwd(self.path("pid"))) } else { target }
     }
     /// The release that the link names and the process runs.
     pub fn live(&self) -> String {

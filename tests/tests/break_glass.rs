@@ -7,10 +7,10 @@ use rollback_core::{
     Applied, Approved, Artifact, Bounds, Capabilities, Change, Event, EvidenceSource, Freeze, Hold, LedgerEntry, Line,
     Look, Observation, Payload, Prepared, Record, Release, RunQuery, Standing, Token, Verifiers, Work,
     freeze::FreezeFile,
-    health::{Http, Tcp},
+    health::{Http, Probe, Tcp},
     local::ReleaseDir,
     prelude::*,
-    testing::{Bad, FakePlatform, Good},
+    testing::{Bad, FakeParts, FakePlatform, Good},
 };
 use rollback_tests::{
     between::{Between, Call, Fate},
@@ -91,7 +91,12 @@ async fn the_journal_cannot_be_opened() {
         recovered(&place, &report);
         lost(&report, "journal and lock", why);
         spooled(&report);
-        assert_eq!(fs::read(place.journal_path()).unwrap(), bytes, "{what}: it was touched");
+        // Its evidence, too, outlives the process.
+        let spool = rollback_core::engine::Spool::new(place.spool());
+        let [kept] = report.evidence() else { panic!("{report}") };
+        let saved = fs::read(spool.evidence_of(report.run(), kept)).unwrap();
+        assert_eq!(rollback_core::Digest::of(&saved), kept.digest);
+        assert!(fs::read(place.journal_path()).unwrap() == bytes, "{what}: it was touched");
     }
     // Its directory is not there.
     let place = Place::new().await;
@@ -185,8 +190,7 @@ async fn the_first_write_comes_within_seconds_whatever_hangs() {
         report.lines().iter().find(doing).unwrap().elapsed
     };
     type Fates = fn(Call) -> Fate;
-    let fates: [Fates; 2] =
-        [|_| Fate::Hangs, |call| if call == Call::Begin { Fate::Goes } else { Fate::Hangs }];
+    let fates: [Fates; 2] = [|_| Fate::Hangs, |call| if call == Call::Begin { Fate::Goes } else { Fate::Hangs }];
     for fate in fates {
         let dir = tempfile::tempdir().unwrap();
         let shop = FakePlatform::new().release("1", Good).release("2", Bad).live("2");
@@ -267,7 +271,7 @@ async fn health_and_metrics_are_down() {
 #[tokio::test(start_paused = true)]
 async fn metrics_that_are_down_do_not_stop_it_between_two_steps() {
     let blue_green = || FakePlatform::new().release("1", Good).release("2", Bad).parts(FakeParts::BlueGreen).live("2");
-    let blind = || health_with("metrics", |_: &Context| Health::Unknown(vec![]));
+    let blind = || Probe::new("metrics", |_: &Context| Health::Unknown(vec![]));
     let dir = tempfile::tempdir().unwrap();
     let shop = blue_green();
     let press = Rollback::of(shop.clone()).healthy_when(blind()).using(BlueGreen::default()).spool(dir.path());
@@ -276,7 +280,7 @@ async fn metrics_that_are_down_do_not_stop_it_between_two_steps() {
     lost(&report, "health of", "unknown");
     // Unhealthy is another matter.
     let shop = blue_green();
-    let ill = health_with("smoke", |_: &Context| Health::Unhealthy(vec![]));
+    let ill = Probe::new("smoke", |_: &Context| Health::Unhealthy(vec![]));
     let press = Rollback::of(shop.clone()).healthy_when(ill).using(BlueGreen::default()).spool(dir.path());
     let report = press.break_glass("down").await;
     assert!(matches!(report.outcome(), Outcome::Stuck { .. }), "{report}");
@@ -522,8 +526,7 @@ async fn pressed_twice_the_ledger_keeps_it() {
         let shop = if renumbers { forgetful().renumbers() } else { forgetful() };
         let journal = MemoryJournal::new();
         // Neither the target nor the spool holds a trace.
-        let press =
-            || Rollback::of(shop.clone()).journal(journal.clone()).spool(place.path().join("file/no/spool"));
+        let press = || Rollback::of(shop.clone()).journal(journal.clone()).spool(place.path().join("file/no/spool"));
         assert_eq!(press().break_glass("down").await.outcome(), &Outcome::Recovered);
         stays(&press().break_glass("down, again").await);
         assert!(shop.is_live("1"), "renumbers {renumbers}");

@@ -200,12 +200,27 @@ impl Driver<'_> {
                 self.tell(EventKind::Lost { what: "spool".into(), why: why.clone() });
                 // In memory only; the machine need not know, because it decides nothing by it.
                 let last = self.lines.last();
-                let (seq, elapsed, acted) = last.map_or((0, Duration::ZERO, Duration::ZERO), |l| (l.seq + 1, l.elapsed, l.acted));
+                let (seq, elapsed, acted) =
+                    last.map_or((0, Duration::ZERO, Duration::ZERO), |l| (l.seq + 1, l.elapsed, l.acted));
                 let entry = crate::Entry::Lost { what: "spool".into(), why };
                 self.lines.push(Line::new(seq, 0, self.clock.now().wall, elapsed, acted, entry));
             }
             Err(_) => {}
         }
+    }
+
+    /// Without a journal the shelf may end with this process: what lies on it goes beside the record.
+    async fn spool_evidence(&self, kept: &[crate::Artifact], work: &Work) -> Result<()> {
+        let Some(spool) = &self.setup.spool else { return Ok(()) };
+        for artifact in kept {
+            let mut reader = work.open(artifact).await?;
+            let mut bytes = vec![];
+            while let Some(chunk) = reader.next().await? {
+                bytes.extend(chunk);
+            }
+            spool.keep(&self.intent.run, artifact, &bytes)?;
+        }
+        Ok(())
     }
 
     fn work(&self, at: Option<crate::At>, time: Duration, state: &State) -> Work {
@@ -328,7 +343,14 @@ impl Driver<'_> {
                 let work = self.work(None, time, state);
                 let call = source.collect(Bounds { time, bytes }, &work);
                 let call = within(time, "collect evidence", call);
-                self.keeping(Some(&work), call).await.map_or(Answer::Woke, Answer::Evidence)
+                let Some(kept) = self.keeping(Some(&work), call).await else { return Answer::Woke };
+                if state.is_unjournalled()
+                    && let Ok(kept) = &kept
+                    && let Err(fault) = within(time, "spool the evidence", self.spool_evidence(kept, &work)).await
+                {
+                    return Answer::Evidence(Err(fault));
+                }
+                Answer::Evidence(kept)
             }
             Ask::Apply { at, approved, token, trace, within: time } => {
                 if state.is_unjournalled() || self.intent.policy.take_over {

@@ -49,7 +49,7 @@ impl Report {
         Self { intent, adopted, outcome, lines, spooled }
     }
     pub(crate) fn refused(intent: Intent, error: &Error) -> Self {
-        let outcome = Outcome::Refused { why: error.to_string(), lift: "what the message says".into() };
+        let outcome = Outcome::Refused { why: error.to_string(), lift: "do what the first line says".into() };
         Self { intent, adopted: false, outcome, lines: vec![], spooled: None }
     }
     /// The report of a run that has ended, from its journal.
@@ -189,7 +189,7 @@ impl Report {
             Outcome::Recovered | Outcome::NothingToDo | Outcome::Rehearsed => {}
             Outcome::NotRecovered { why } => {
                 todo.push(format!(
-                    "the release was rolled back and still fails ({why}): page whoever owns the service"
+                    "it was rolled back, and nothing shows that it recovered ({why}): page whoever owns the service"
                 ));
             }
             Outcome::Superseded { by } => {

@@ -18,15 +18,7 @@ impl fmt::Display for Report {
         }
         if !self.lines().is_empty() {
             writeln!(f, "  timeline")?;
-            for line in self.lines() {
-                let held = match &line.entry {
-                    Entry::Held { nth, .. } => self.intent().verifiers.get(*nth).map(|(name, _)| format!("{name}: holds")),
-                    _ => None,
-                };
-                if let Some(text) = held.or_else(|| said(&line.entry, self.plan())) {
-                    writeln!(f, "    {:>8.3} s  {}", line.elapsed.as_secs_f64(), printable(&text))?;
-                }
-            }
+            self.timeline(f)?;
         }
         section(f, "changes", self.diff().iter().map(|d| diff(d)))?;
         section(f, "evidence", self.evidence().iter().map(|a| format!("{} {} ({} bytes)", a.kind, a.digest, a.bytes)))?;
@@ -36,6 +28,37 @@ impl fmt::Display for Report {
             section(f, "parts", parts.iter().map(|(part, state)| format!("{part}: {state}")))?;
         }
         section(f, "still to do", self.to_do().into_iter())
+    }
+}
+
+impl Report {
+    /// What repeats itself is said once, with how often.
+    fn timeline(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |nth: usize| self.intent().verifiers.get(nth).map(|(name, _)| format!("{name}: holds"));
+        let mut lines = self.lines().iter().filter_map(|line| {
+            let text = match &line.entry {
+                Entry::Held { nth, .. } => name(*nth).or_else(|| said(&line.entry, self.plan())),
+                // All of it stands in the first line of the report.
+                Entry::Ended(outcome) => Some(outcome.name().into()),
+                entry => said(entry),
+            };
+            text.map(|text| (line.elapsed.as_secs_f64(), text))
+        });
+        let mut next = lines.next();
+        while let Some((at, text)) = next {
+            let (mut times, mut until) = (1, at);
+            next = lines.next();
+            while let Some((again, _)) = next.as_ref().filter(|(_, other)| *other == text) {
+                (times, until) = (times + 1, *again);
+                next = lines.next();
+            }
+            write!(f, "    {at:>8.3} s  {}", printable(&text))?;
+            if times > 1 {
+                write!(f, " ({times} times until {until:.3} s)")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
     }
 }
 
@@ -92,7 +115,7 @@ fn said(entry: &Entry, plan: Option<&Plan>) -> Option<String> {
             Extent::Partial { done, of, .. } => format!("{}: {done} of {of} done", step(at)),
             Extent::NotStarted { why } => format!("{} was not done: {why}", step(at)),
         },
-        Entry::Unclear { at, fault } => format!("{}: the answer was lost ({fault}): looking", step(at)),
+        Entry::Unclear { at, fault } => format!("{}: whether it happened is not known yet: {fault}", step(at)),
         Entry::NotDone { at, fault } => format!("{} was not done: {fault}", step(at)),
         Entry::AlreadySo { at } => format!("{} needs no write", step(at)),
         Entry::StepDone { at } => format!("{} stands", step(at)),

@@ -432,9 +432,13 @@ impl Observation {
                     Change::Halt | Change::Verb { .. } => {}
                 }
             }
-            // A part that a change of ours made (a candidate, a release that is a part) brings its own release along.
-            let made = |change: &Change| matches!(change, Change::Reach(shape) if shape.0.contains_key(*id));
-            if here.is_empty() && begun.iter().any(made) {
+            // A part that a change of ours made without naming a release (a release that is a part) brings its own along.
+            let mut made = begun.iter().filter_map(|change| match change {
+                Change::Reach(shape) => shape.0.get(*id),
+                _ => None,
+            });
+            let named = made.clone().any(|wish| wish.release.is_some());
+            if here.is_empty() && !named && made.next().is_some() {
                 allowed.extend(part.wanted.as_ref());
             }
             let ours = |release: &ReleaseId| allowed.contains(release) || never.is_some_and(|n| n != release);

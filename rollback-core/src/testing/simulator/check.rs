@@ -590,10 +590,11 @@ impl Judge<'_> {
         let Some(last) = run.sent.get(key).and_then(|sent| sent.last()).cloned() else { return };
         // Without a journal, a process knows nothing of those before it.
         // One that is still at it although its lease is lost is a matter of invariant 2.
-        if last.life != life && (last.at >= began || last.unjournalled || (forgot && run.policy.journal == Support::IfThere)) {
+        let forgot = forgot && run.policy.journal == Support::IfThere;
+        if last.life != life && (last.at >= began || last.unjournalled || forgot) {
             return;
         }
-        if confirmed {
+        if confirmed && !forgot {
             self.broke(9, format!("{key} was confirmed, and is sent again"));
         }
         if last.life == life && reads <= last.reads {
@@ -621,6 +622,10 @@ impl Judge<'_> {
     }
 
     fn floor(&mut self, id: &RunId, key: &str, change: &Change, read: Option<&(Duration, PartStates, bool)>) {
+        if self.process().journal_failed && self.run(id).policy.journal == Support::IfThere {
+            // Its plan is in no journal.
+            return;
+        }
         let rung = key.rsplit('/').next().and_then(|at| at.split('.').next()?.parse::<usize>().ok()).unwrap_or(0);
         let Some(plan) = self.run(id).plan.clone() else { return };
         let (Some(total), Some(rung)) = (plan.begins_at.serving_capacity(), plan.rungs.get(rung)) else { return };
@@ -751,7 +756,7 @@ impl Judge<'_> {
     fn ended(&mut self, outcome: &Outcome, lines: &[Line], scene: &Scene) {
         let process = self.process();
         let (read, began, fenced) = (process.last_read.clone(), process.began, process.fenced);
-        let (drives, damaged) = (process.drives, process.damaged);
+        let (drives, damaged) = (process.drives && !process.journal_failed, process.damaged);
         let Some(id) = process.run.clone() else { return };
         let report: BTreeSet<String> = lines
             .iter()

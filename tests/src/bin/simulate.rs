@@ -61,12 +61,16 @@ impl Sum {
 
 fn usage(why: &str) -> ExitCode {
     let bugs: Vec<String> = Bug::ALL.iter().map(|bug| format!("{bug:?}")).collect();
-    eprintln!("{why}\nsimulate [--seeds 0..10000] [--bug NAME] [--coverage] [--trace SEED] [--first]\nbugs: {}", bugs.join(" "));
+    eprintln!(
+        "{why}\nsimulate [--seeds 0..10000] [--bug NAME] [--coverage] [--trace SEED] [--first]\nbugs: {}",
+        bugs.join(" ")
+    );
     ExitCode::from(2)
 }
 
 fn main() -> ExitCode {
-    let (mut seeds, mut options, mut coverage, mut traced, mut first) = (0..10_000_u64, SimOptions::default(), false, None, false);
+    let (mut seeds, mut options, mut coverage, mut traced, mut first) =
+        (0..10_000_u64, SimOptions::default(), false, None, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -74,7 +78,9 @@ fn main() -> ExitCode {
             "--first" => first = true,
             "--seeds" => {
                 let range = arguments.next().unwrap_or_default();
-                let Some((from, to)) = range.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?))) else {
+                let Some((from, to)) =
+                    range.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)))
+                else {
                     return usage(&format!("{range:?} is no range of seeds"));
                 };
                 seeds = from..to;

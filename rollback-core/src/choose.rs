@@ -112,6 +112,15 @@ impl Past {
         self
     }
 
+    /// The run that, as far as the ledger knows, brought the target to this release, away from one that it blamed.
+    fn noted(&self, reached: &ReleaseId) -> Option<Trace> {
+        let brought = self.ledger.iter().find(|e| e.release.id == *reached && e.standing != Standing::Failed)?;
+        let run = brought.run.as_ref()?;
+        let blamed = |e: &&LedgerEntry| e.run.as_ref() == Some(run) && e.standing == Standing::Failed;
+        let left = self.ledger.iter().find(blamed)?.release.id.clone();
+        Some(Trace { run: run.clone(), left, reached: reached.clone(), at: brought.at })
+    }
+
     /// Which release is to blame: the named one; else the one in flight; else the newest that serves. Where a rollback has
     /// already brought the target to what serves now, only a named one will do, so that pressing twice does not walk on.
     ///
@@ -153,7 +162,8 @@ impl Past {
                 }
             },
         };
-        for trace in now.trace.iter().chain(&self.trace) {
+        let noted = self.noted(&suspect);
+        for trace in now.trace.iter().chain(&self.trace).chain(&noted) {
             if trace.reached == suspect {
                 return Err(NoChoice::new(
                     format!(
@@ -193,6 +203,8 @@ impl Past {
             self.history
                 .iter()
                 .filter(|r| r.id != *suspect && r.available && self.standing(&r.id) == Some(Standing::Verified))
+                // Of several with the same time, the newest: `max_by_key` keeps the last.
+                .rev()
                 .max_by_key(|r| at(r))
                 .map(|r| Chosen { why: "last verified healthy".into(), ..made(r, "") })
         };
@@ -200,9 +212,13 @@ impl Past {
             if suspect_known {
                 Ok(())
             } else {
+                let known: Vec<_> = self.history.iter().take(5).map(|r| &r.id).collect();
                 Err(NoChoice::new(
-                    format!("history does not know the suspect {suspect}, so nothing comes before it"),
-                    "name the release to go to",
+                    format!(
+                        "history does not know the suspect {suspect}, so nothing comes before it; the newest are {}",
+                        list(&known)
+                    ),
+                    "blame a release that it knows, or name the release to go to",
                 ))
             }
         };

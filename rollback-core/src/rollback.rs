@@ -4,12 +4,14 @@ use crate::{
     Approver, Choose, Clock, Error, Freeze, HealthCheck, Intent, Journal, Kind, Observer, OrderedBy, Policy, ReleaseId,
     Result, RunId, Strategy, Support, Target, TargetId, Timestamp, Verifier,
     engine::{
-        Bug, Spool,
+        Spool,
         driver::{Setup, drive},
     },
     report::Report,
     verify::{Runs, Verifiers},
 };
+#[cfg(feature = "planted-bugs")]
+use crate::engine::Bug;
 use std::{path::PathBuf, sync::Arc};
 
 /// A rollback of one target: a value, cheap to clone. Nothing happens before [`run`](Rollback::run).
@@ -82,6 +84,12 @@ impl Rollback {
     /// Why: goes into the journal, the report, and onto the platform where it has a place for it. No secrets.
     pub fn because(mut self, why: impl Into<String>) -> Self {
         self.order.why = why.into();
+        self
+    }
+    pub(crate) fn because_if_unsaid(mut self, why: String) -> Self {
+        if self.order.why.is_empty() {
+            self.order.why = why;
+        }
         self
     }
     /// The suspect: the release that must be left. If it is not named, it is the one in flight, else the newest that serves.
@@ -189,6 +197,10 @@ impl Rollback {
     ///
     /// # Errors
     /// [`Kind::Invalid`] for orders that contradict each other, before anything is read.
+    ///
+    /// # Panics
+    /// Only if a target, check or the like of the caller does; an observer's panic is caught. The lease is let go then, and
+    /// the same call goes on with the run.
     pub async fn run(&self) -> Result<Report> {
         let (setup, intent) = self.ready()?;
         Ok(Report::new(drive(&*self.target, &setup, intent).await))
@@ -196,19 +208,23 @@ impl Rollback {
 
     /// A person who cannot wait, with what is there: ledger, lock and trace are used, and lost loudly. One call, no prompt,
     /// the previous release if none is verified, evidence for 5 s at the most. A held lock is taken over with a fresh plan.
-    /// Never an error. What is irreversible still needs [`Policy::with_irreversible`].
+    /// A trial elsewhere ([`tried_first_by`](Rollback::tried_first_by)) is left out, and said to be. Never an error. What is irreversible still needs [`Policy::with_irreversible`].
     ///
     /// Keeps what was set here, but for the supports that [`Policy::break_glass`] makes optional.
     pub async fn break_glass(mut self, why: impl Into<String>) -> Report {
         self.order.why = why.into();
-        let asked = std::mem::take(&mut self.order.policy);
+        let (asked, glass) = (std::mem::take(&mut self.order.policy), Policy::break_glass());
         self.order.policy = Policy {
             irreversible: asked.irreversible,
             known_bad: asked.known_bad,
             poll: asked.poll,
             lease: asked.lease,
             dry_run: asked.dry_run,
-            ..Policy::break_glass()
+            // Who waits for less still does.
+            reply_within: asked.reply_within.min(glass.reply_within),
+            evidence: asked.evidence.min(glass.evidence),
+            check_within: asked.check_within.min(glass.check_within),
+            ..glass
         };
         self.order.choose = self.order.choose.or_previous();
         let setup = self.order.complete(&self.setup);

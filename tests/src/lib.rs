@@ -1,3 +1,6 @@
 //! What the tests of rollback share.
 
+pub mod between;
 pub mod golden;
+pub mod place;
+pub mod platforms;

@@ -106,6 +106,11 @@ async fn every_crash_point_ends_the_same() {
                 // The line went into the same append as one before it.
                 continue;
             }
+            if journal.runs(&RunQuery::unfinished()).await.unwrap().is_empty() && n > 0 && durable {
+                // It was the end that had become durable: there is nothing to resume.
+                assert!(shop.is_live("1"));
+                continue;
+            }
             let report = flow(shop.clone(), journal.clone()).run().await.unwrap();
             assert_eq!(report.outcome(), &Outcome::Recovered, "crash at {n}, durable {durable}: {report}");
             assert!(shop.is_live("1"));
@@ -436,4 +441,31 @@ async fn a_run_id_that_has_ended_is_not_run_again() {
 fn policies_read() {
     assert_eq!(Policy::break_glass().journal, Support::IfThere);
     assert!(Policy::break_glass().evidence <= seconds(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breach_starts_the_rollback_and_silence_does_not() {
+    use rollback_core::{metric::Metric, watch::Watch};
+    let errors = |shop: &FakePlatform| {
+        let shop = shop.clone();
+        Metric::with("errors", move || {
+            let bad = if shop.healthy() { 0.0 } else { 0.2 };
+            async move { Ok(bad) }
+        })
+    };
+    let rule = || rollback_core::watch::Rule::above("error rate", 0.05).with_hold(minutes(2));
+    let shop = shop();
+    let journal = MemoryJournal::new();
+    let rollback = Rollback::of(shop.clone()).to(Choose::verified().or_previous()).journal(journal.clone());
+    let watched = Watch::of(shop.clone()).rule(rule(), errors(&shop)).then_roll_back(rollback).run().await.unwrap();
+    let report = watched.rollback.unwrap();
+    assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    assert!(report.intent().why.contains("error rate"), "{}", report.intent().why);
+    assert!(shop.is_live("1"));
+    // The same flow on the release that works: nothing to roll back.
+    let rollback = flow(shop.clone(), journal.clone());
+    let watch = Watch::of(shop.clone()).rule(rule(), errors(&shop)).journal(journal.clone());
+    let watched = watch.then_roll_back(rollback).run().await.unwrap();
+    assert!(watched.rollback.is_none(), "{watched}");
+    assert!(watched.watch.verified);
 }

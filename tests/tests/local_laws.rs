@@ -12,6 +12,7 @@ use rollback_core::{
 };
 use std::{
     fs,
+    path::PathBuf,
     sync::{Arc, Mutex},
 };
 
@@ -26,24 +27,28 @@ fn to(release: impl Into<rollback_core::ReleaseId>) -> Change {
 #[derive(Debug)]
 struct Flags {
     dir: tempfile::TempDir,
-    nth: Mutex<u32>,
     read_back: bool,
 }
 
 impl Flags {
     fn new(read_back: bool) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), nth: Mutex::new(0), read_back }
+        Self { dir: tempfile::tempdir().unwrap(), read_back }
+    }
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("flags.json")
     }
     fn store(&self) -> FileFlagStore {
-        FileFlagStore::open(self.dir.path().join(format!("{}.json", self.nth.lock().unwrap()))).unwrap()
+        FileFlagStore::open(self.path()).unwrap()
     }
 }
 
 #[async_trait]
 impl Bench for Flags {
     async fn fresh(&self) -> Result<Arc<dyn Target>> {
-        *self.nth.lock().unwrap() += 1;
         let store = self.store();
+        // A dropped write may still be at it, under the lock: this comes after it.
+        store.set("other", FlagRule::on(), "", "").await?;
+        fs::remove_file(self.path()).unwrap();
         store.set("new-checkout", five(), "deploy 1", "canary").await?;
         store.set("new-checkout", FlagRule::on(), "deploy 2", "all").await?;
         let target = FlagTarget::new(store.clone(), "new-checkout").kill_switch();
@@ -67,13 +72,11 @@ impl Bench for Flags {
         Some(self.store().set("new-checkout", half, "deploy 3", "").await.map(|_| ()))
     }
     async fn vanish(&self) -> Option<Result<()>> {
-        let path = self.dir.path().join(format!("{}.json", self.nth.lock().unwrap()));
-        fs::remove_file(path).unwrap();
+        fs::remove_file(self.path()).unwrap();
         Some(Ok(()))
     }
     fn effects(&self) -> Option<usize> {
-        let path = self.dir.path().join(format!("{}.json", self.nth.lock().unwrap()));
-        let json: serde_json::Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        let json: serde_json::Value = serde_json::from_slice(&fs::read(self.path()).ok()?).ok()?;
         let states = json.pointer("/flags/new-checkout")?.as_array()?;
         Some(states.iter().filter(|s| !s["key"].is_null()).count())
     }

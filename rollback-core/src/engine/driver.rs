@@ -90,6 +90,10 @@ struct Driver<'a> {
     adopted: bool,
     spooled: Option<std::path::PathBuf>,
     spool_lost: bool,
+    /// How many lines are in the spool.
+    in_spool: usize,
+    /// The journal once did not answer in time.
+    silent: bool,
 }
 
 pub(crate) async fn drive(target: &dyn Target, setup: &Setup, intent: Intent) -> Driven {
@@ -110,6 +114,8 @@ pub(crate) async fn drive(target: &dyn Target, setup: &Setup, intent: Intent) ->
         adopted: false,
         spooled: None,
         spool_lost: false,
+        in_spool: 0,
+        silent: false,
     };
     let mut answer = Answer::Start(Box::new(intent));
     loop {
@@ -154,13 +160,11 @@ impl Driver<'_> {
             return;
         }
         let event = Event::new(self.intent.run.clone(), self.intent.target.clone(), self.clock.now().wall, kind);
-        for observer in &self.setup.observers {
-            observer.on_event(&event);
-        }
+        announce(&self.setup.observers, &event);
     }
 
     fn hear(&mut self, events: Vec<EventKind>, state: &State) {
-        let mut unjournalled = vec![];
+        let mut unjournalled = false;
         for kind in events {
             match &kind {
                 EventKind::Began { intent, adopted } => {
@@ -168,9 +172,7 @@ impl Driver<'_> {
                     self.adopted = adopted.is_some();
                 }
                 EventKind::Journalled(line) => {
-                    if state.is_unjournalled() {
-                        unjournalled.push((**line).clone());
-                    }
+                    unjournalled |= state.is_unjournalled();
                     self.lines.push((**line).clone());
                 }
                 _ => {}
@@ -178,27 +180,47 @@ impl Driver<'_> {
             self.tell(kind);
         }
         // A dry run has nothing to keep.
-        if !unjournalled.is_empty() && !self.intent.policy.dry_run {
-            self.spool(|spool, run| spool.append(run, &unjournalled.iter().collect::<Vec<_>>()));
+        if unjournalled && !self.intent.policy.dry_run {
+            // What the journal took before it was lost belongs to the record too.
+            let new: Vec<Line> = self.lines[self.in_spool..].to_vec();
+            self.in_spool = self.lines.len();
+            self.spool(|spool, run| spool.append(run, &new.iter().collect::<Vec<_>>()).map(|()| true));
         }
     }
 
-    fn spool(&mut self, write: impl FnOnce(&Spool, &crate::RunId) -> Result<()>) {
+    fn spool(&mut self, write: impl FnOnce(&Spool, &crate::RunId) -> Result<bool>) {
         let Some(spool) = &self.setup.spool else { return };
         match write(spool, &self.intent.run) {
-            Ok(()) => self.spooled = Some(spool.file_of(&self.intent.run)),
+            Ok(true) => self.spooled = Some(spool.file_of(&self.intent.run)),
+            // The trace alone is no record.
+            Ok(false) => {}
             Err(e) if !self.spool_lost => {
                 self.spool_lost = true;
                 let why = e.to_string();
                 self.tell(EventKind::Lost { what: "spool".into(), why: why.clone() });
                 // In memory only; the machine need not know, because it decides nothing by it.
-                let seq = self.lines.last().map_or(0, |l| l.seq + 1);
-                let now = self.clock.now();
+                let last = self.lines.last();
+                let (seq, elapsed, acted) =
+                    last.map_or((0, Duration::ZERO, Duration::ZERO), |l| (l.seq + 1, l.elapsed, l.acted));
                 let entry = crate::Entry::Lost { what: "spool".into(), why };
-                self.lines.push(Line::new(seq, 0, now.wall, Duration::ZERO, Duration::ZERO, entry));
+                self.lines.push(Line::new(seq, 0, self.clock.now().wall, elapsed, acted, entry));
             }
             Err(_) => {}
         }
+    }
+
+    /// Without a journal the shelf may end with this process: what lies on it goes beside the record.
+    async fn spool_evidence(&self, kept: &[crate::Artifact], work: &Work) -> Result<()> {
+        let Some(spool) = &self.setup.spool else { return Ok(()) };
+        for artifact in kept {
+            let mut reader = work.open(artifact).await?;
+            let mut bytes = vec![];
+            while let Some(chunk) = reader.next().await? {
+                bytes.extend(chunk);
+            }
+            spool.keep(&self.intent.run, artifact, &bytes)?;
+        }
+        Ok(())
     }
 
     fn work(&self, at: Option<crate::At>, time: Duration, state: &State) -> Work {
@@ -266,7 +288,10 @@ impl Driver<'_> {
                 Answer::Begun(begun)
             }
             Ask::Append { lease, lines, within: time } => {
-                Answer::Appended(within(time, "append to the journal", setup.journal.append(&lease, &lines)).await)
+                let began = tokio::time::Instant::now();
+                let appended = within(time, "append to the journal", setup.journal.append(&lease, &lines)).await;
+                self.silent = appended.is_err() && began.elapsed() >= time;
+                Answer::Appended(appended)
             }
             Ask::Observe { look, within: time } => {
                 let call = within(time, "observe the target", target.observe(look));
@@ -318,11 +343,18 @@ impl Driver<'_> {
                 let work = self.work(None, time, state);
                 let call = source.collect(Bounds { time, bytes }, &work);
                 let call = within(time, "collect evidence", call);
-                self.keeping(Some(&work), call).await.map_or(Answer::Woke, Answer::Evidence)
+                let Some(kept) = self.keeping(Some(&work), call).await else { return Answer::Woke };
+                if state.is_unjournalled()
+                    && let Ok(kept) = &kept
+                    && let Err(fault) = within(time, "spool the evidence", self.spool_evidence(kept, &work)).await
+                {
+                    return Answer::Evidence(Err(fault));
+                }
+                Answer::Evidence(kept)
             }
             Ask::Apply { at, approved, token, trace, within: time } => {
                 if state.is_unjournalled() || self.intent.policy.take_over {
-                    self.spool(|spool, _| spool.leave(&approved_target(state), &trace));
+                    self.spool(|spool, _| spool.leave(&approved_target(state), &trace).map(|()| false));
                 }
                 let told = Arc::new(Mutex::new(None));
                 let hear = told.clone();
@@ -375,18 +407,25 @@ impl Driver<'_> {
         };
         let mut past = Past { history, ..Past::default() };
         let mut lost = vec![];
-        // Where the journal is known to be lost, asking it again would only cost time.
-        if self.holding.lease.is_some() || self.intent.policy.dry_run {
+        // Where the journal is known to be lost, asking it again would only cost time. A full disk can still be read.
+        if self.silent {
+            let why = "the journal did not answer before, and was not asked again";
+            let silent = Error::new(Kind::Unavailable, "read the ledger").with_message(why).with_transient(false);
+            lost.push(("ledger".to_owned(), silent.into_fault()));
+        } else if self.holding.lease.is_some() || self.intent.policy.dry_run {
             match within(time, "read the ledger", self.setup.journal.ledger(&self.intent.target)).await {
                 Ok(ledger) => past.ledger = ledger,
                 Err(fault) => lost.push(("ledger".to_owned(), fault)),
             }
-            let query = RunQuery::of_target(&self.intent.target).with_limit(100);
-            match within(time, "read the recent runs", self.setup.journal.runs(&query)).await {
-                Ok(runs) => {
-                    past.recent = runs.iter().filter(|r| r.run != self.intent.run).filter_map(|r| r.wrote).collect()
+            // What a budget is counted from; a person has none.
+            if self.intent.policy.ordered_by == crate::OrderedBy::Machine {
+                let query = RunQuery::of_target(&self.intent.target).with_limit(100);
+                match within(time, "read the recent runs", self.setup.journal.runs(&query)).await {
+                    Ok(runs) => {
+                        past.recent = runs.iter().filter(|r| r.run != self.intent.run).filter_map(|r| r.wrote).collect()
+                    }
+                    Err(fault) => lost.push(("recent runs".to_owned(), fault)),
                 }
-                Err(fault) => lost.push(("recent runs".to_owned(), fault)),
             }
         }
         if let Some(spool) = &self.setup.spool {
@@ -417,6 +456,13 @@ fn approved_target(state: &State) -> crate::TargetId {
     state.intent().map_or_else(|| crate::TargetId::new(""), |i| i.target.clone())
 }
 
+/// An observer cannot fail a rollback, not even by panicking.
+fn announce(observers: &[Arc<dyn Observer>], event: &Event) {
+    for observer in observers {
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| observer.on_event(event)));
+    }
+}
+
 /// Passes the progress of a long write on to the observers, four times a second at the most.
 struct Telling {
     progress: Arc<Mutex<Option<(u64, u64)>>>,
@@ -443,8 +489,6 @@ impl Telling {
         let Some((done, of)) = news else { return };
         self.event.at = self.clock.now().wall;
         self.event.kind = EventKind::Progress { done, of };
-        for observer in &self.observers {
-            observer.on_event(&self.event);
-        }
+        announce(&self.observers, &self.event);
     }
 }

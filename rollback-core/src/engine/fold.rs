@@ -39,6 +39,8 @@ pub(super) struct Fold {
     /// Our last write: key's step, handle, when.
     pub(super) last: Option<(At, Option<Handle>, Duration)>,
     pub(super) wrote: bool,
+    /// Why nobody knows whether the last write happened.
+    pub(super) unclear: Option<String>,
     pub(super) reached: Option<Duration>,
     pub(super) verifier: usize,
     pub(super) verify_since: Duration,
@@ -85,10 +87,11 @@ impl Fold {
                 }
                 self.last = Some((*at, None, line.elapsed));
                 self.wrote = true;
+                self.unclear = None;
                 self.doing = Some(Doing { done: false, partial: None, stands: false });
             }
             Entry::Did { applied, .. } => self.did(applied),
-            Entry::Unclear { .. } => {}
+            Entry::Unclear { fault, .. } => self.unclear = Some(fault.to_string()),
             Entry::NotDone { fault, .. } => {
                 self.doing = None;
                 if fault.kind == Kind::Stale {
@@ -165,6 +168,7 @@ impl Fold {
         let (at, handle, since) = self.last.as_ref()?;
         let mut mark = Mark::new(format!("{run}/{at}"));
         mark.handle.clone_from(handle);
+        mark.change = self.change(*at).cloned();
         mark.age = now.saturating_sub(*since);
         Some(mark)
     }

@@ -274,8 +274,9 @@ impl State {
     }
 
     fn lose(&mut self, what: &str, fault: &Fault) {
-        self.events.push(EventKind::Lost { what: what.into(), why: fault.message.clone() });
-        self.put(Entry::Lost { what: what.into(), why: fault.message.clone() });
+        let (what, why) = (what.to_owned(), fault.to_string());
+        self.events.push(EventKind::Lost { what: what.clone(), why: why.clone() });
+        self.put(Entry::Lost { what, why });
     }
 
     /// A call that may be repeated failed: sleeps and tells, or, after too long, says that it is over.
@@ -330,7 +331,11 @@ impl State {
             Answer::Identified(Err(fault)) => {
                 if !self.try_again(&fault) {
                     self.unjournalled = true;
-                    self.refuse(fault.to_string(), "make the target reachable, and check that it is the right one");
+                    let lift = match fault.kind {
+                        Kind::Unavailable => "make the target reachable, and check that it is the right one",
+                        _ => "do what the first line says, and check that it is the right target",
+                    };
+                    self.refuse(fault.to_string(), lift);
                 }
             }
             Answer::Begun(begun) => self.begun(begun),
@@ -340,7 +345,11 @@ impl State {
             Answer::Observed(Ok(seen)) => self.observed(seen),
             Answer::Observed(Err(fault)) => {
                 if !self.try_again(&fault) {
-                    self.refuse(fault.to_string(), "make the target observable again");
+                    let lift = match fault.kind {
+                        Kind::Unavailable => "make the target observable again",
+                        _ => "do what the first line says, then run it again",
+                    };
+                    self.refuse(fault.to_string(), lift);
                 }
             }
             Answer::Past(past, lost) => self.recall(past, &lost),
@@ -435,9 +444,61 @@ impl State {
             self.acted = self.fold.acted;
         }
         self.events.push(EventKind::Began { intent: intent.clone(), adopted: Some(self.seq) });
-        self.intent = Some(intent);
+        let brought = self.intent.replace(intent);
         let identity = self.scratch.identity.take();
         self.scratch = Scratch { identity, ..Scratch::default() };
+        if let Some(brought) = brought.filter(|_| self.fold.outcome.is_none()) {
+            self.compare(&brought);
+        }
+    }
+
+    /// What this program brought, against what the adopted run was begun with. What is missing keeps it from going on, and
+    /// leaves it unfinished; what is only called otherwise is said.
+    fn compare(&mut self, brought: &Intent) {
+        let Some(began) = self.intent.clone() else { return };
+        let frozen = |name: &String| self.fold.froze.contains_key(name);
+        let mut missing: Vec<String> = began
+            .freezes
+            .iter()
+            .filter(|f| !frozen(f) && !brought.freezes.contains(f))
+            .map(|f| format!("freeze {f}"))
+            .collect();
+        missing.extend(
+            began
+                .verifiers
+                .iter()
+                .enumerate()
+                .filter(|(nth, _)| *nth >= self.fold.verifier.max(brought.verifiers.len()))
+                .map(|(_, (name, _))| format!("verifier {name}")),
+        );
+        missing.extend(
+            began.health.iter().filter(|_| brought.health.is_none()).map(|name| format!("health check {name}")),
+        );
+        let trial = began.trial.iter().filter(|_| brought.trial.is_none() && !self.fold.tried);
+        missing.extend(trial.map(|(name, _)| format!("trial {name}")));
+        if !missing.is_empty() {
+            self.unjournalled = true;
+            return self.refuse(
+                format!("run {} was left unfinished, and this program lacks its {}", began.run, missing.join(", ")),
+                "run the program that began it; or give that run up (Journal::give_up); or break the glass",
+            );
+        }
+        let verifiers = began.verifiers.iter().zip(&brought.verifiers).map(|(was, is)| ("verifier", &was.0, &is.0));
+        let health = began.health.iter().zip(&brought.health).map(|(was, is)| ("health check", was, is));
+        let strategy =
+            [("strategy", &began.strategy, &brought.strategy)].into_iter().filter(|_| self.fold.plan.is_none());
+        let others: Vec<(String, String)> = verifiers
+            .chain(health)
+            .chain(strategy)
+            .filter(|(_, was, is)| was != is)
+            .map(|(what, was, is)| {
+                (format!("{what} {was}"), format!("this program has {is} in its place, and goes on with it"))
+            })
+            .collect();
+        for (what, why) in others {
+            self.events.push(EventKind::Lost { what: what.clone(), why: why.clone() });
+            self.put(Entry::Lost { what, why });
+        }
     }
 
     fn appended(&mut self) {
@@ -607,7 +668,7 @@ impl State {
                 let blocks = prepared.findings.iter().find(|f| f.severity == Severity::Blocks);
                 if let Some(finding) = blocks {
                     let why = format!("{} ({})", finding.text, finding.code);
-                    return self.unpreparable(why, "what the finding says");
+                    return self.unpreparable(why, "do what the first line says");
                 }
                 self.scratch.preparing.push(prepared.approved);
                 self.scratch.findings.extend(prepared.findings);
@@ -621,7 +682,7 @@ impl State {
             }
             Err(fault) => {
                 if !self.try_again(&fault) {
-                    self.unpreparable(fault.to_string(), "what the message says, or another release");
+                    self.unpreparable(fault.to_string(), "do what the first line says, or name another release");
                 }
             }
         }
@@ -674,7 +735,7 @@ impl State {
 
     fn applied(&mut self, applied: Result<crate::Applied, Fault>) {
         let at = self.fold.at;
-        self.scratch.seen = None;
+        let before = self.scratch.seen.take();
         self.scratch.armed = false;
         self.scratch.sampled = false;
         match applied {
@@ -711,6 +772,8 @@ impl State {
                 self.scratch.unclear_since = None;
                 self.put(Entry::NotDone { at, fault });
                 if give_up {
+                    // Nothing was changed, so it is as it was.
+                    self.scratch.seen = before;
                     self.fail_rung(why);
                 }
             }
@@ -888,7 +951,17 @@ impl State {
             return Some(Flow::Ask(Ask::Freeze { name, hold: Box::new(hold), within: policy.reply_within }));
         }
         if let Some((name, window)) = intent.trial.clone().filter(|_| !self.fold.tried) {
-            return Some(self.trial(name, window));
+            if policy.take_over {
+                // Nobody at the glass can wait for a window.
+                let what = format!("trial by {name}");
+                if !self.fold.lost.iter().any(|(lost, _)| *lost == what) {
+                    let skipped = crate::Error::new(Kind::Unsupported, "try the release elsewhere first");
+                    self.lose(&what, skipped.with_message("break-glass does not wait for it").fault());
+                    return Some(Flow::Again);
+                }
+            } else {
+                return Some(self.trial(name, window));
+            }
         }
         if !self.fold.evidence {
             return Some(Flow::Ask(Ask::Evidence { within: policy.evidence, bytes: policy.evidence_bytes }));
@@ -1040,6 +1113,7 @@ impl State {
             return Flow::Again;
         }
         if !self.scratch.armed && !self.has(Bug::BlindRetry) {
+            let resumed = self.scratch.unclear_since.is_none();
             let since = *self.scratch.unclear_since.get_or_insert(self.elapsed);
             let patient = self.elapsed.saturating_sub(since) < self.policy().look_again_for;
             let told = judge::told(&step.change, &seen);
@@ -1053,6 +1127,11 @@ impl State {
                 self.put(Entry::Did { at, applied: crate::Applied::submitted() });
                 return Flow::Again;
             }
+            // What fails at once must not be sent as fast as it fails.
+            let hasty = !resumed && self.elapsed.saturating_sub(since) < self.policy().poll;
+            if on_unknown == OnUnknown::Again && hasty && !self.patience_over(step) {
+                return Flow::Ask(Ask::Sleep(self.policy().poll));
+            }
             if on_unknown != OnUnknown::Again && (patient || seen.ours == Ours::Pending) && !self.patience_over(step) {
                 return Flow::Ask(Ask::Sleep(self.policy().poll));
             }
@@ -1063,8 +1142,9 @@ impl State {
             }
         }
         if self.patience_over(step) && !self.scratch.armed {
+            let why = self.fold.unclear.clone().unwrap_or_else(|| "no answer".into());
             self.fail_rung(format!(
-                "{} was sent again and again for {:?}, without an answer",
+                "{} was tried for {:?}, and whether it happened is not known: {why}",
                 step.name, step.settle_within
             ));
             return Flow::Again;
@@ -1172,9 +1252,18 @@ impl State {
                 }
             }
         };
-        if holds {
+        // That nobody can tell does not keep a person at the glass from going on. Unhealthy does.
+        let blind = self.scratch.last_says == "unknown" && matches!(gate, Gate::Healthy { .. });
+        let gone_on = blind && self.policy().take_over && passed >= self.policy().reply_within;
+        if gone_on && let Gate::Healthy { part, .. } = &gate {
+            let what = format!("health of {part} after {}", step.name);
+            let unknown = crate::Error::new(Kind::Unavailable, "tell whether it is healthy");
+            self.lose(&what, unknown.with_message(self.last_sample()).fault());
+        }
+        if holds || gone_on {
             self.scratch.gate += 1;
             (self.scratch.held_since, self.scratch.sampled) = (None, false);
+            self.scratch.last_says.clear();
             return Flow::Again;
         }
         // A hold that began in time may end late.

@@ -1,6 +1,6 @@
 //! Where the record goes when there is no journal: a folder of plain files. Best effort, and said so.
 
-use crate::{Error, Line, Result, RunId, TargetId, Trace};
+use crate::{Artifact, Error, Line, Result, RunId, TargetId, Trace};
 use std::{
     fs,
     io::Write as _,
@@ -75,6 +75,26 @@ impl Spool {
         let mut file = options.open(&path).map_err(failed)?;
         file.write_all(&text).map_err(failed)?;
         file.sync_data().map_err(failed)
+    }
+    /// Where a piece of evidence of a run goes.
+    pub fn evidence_of(&self, run: &RunId, artifact: &Artifact) -> PathBuf {
+        let short = artifact.digest.as_str().get(7..23).unwrap_or_default();
+        self.dir.join(format!("{}-{}-{short}.evidence", plain(run.as_str()), plain(&artifact.kind)))
+    }
+    /// Keeps a piece of evidence beside the record of its run.
+    ///
+    /// # Errors
+    /// As the file system.
+    pub fn keep(&self, run: &RunId, artifact: &Artifact, bytes: &[u8]) -> Result<()> {
+        self.ready()?;
+        let path = self.evidence_of(run, artifact);
+        let failed = |e| Error::from_io(format!("write {}", path.display()), e);
+        let mut options = fs::OpenOptions::new();
+        options.create(true).write(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&path).map_err(failed)?;
+        file.write_all(bytes).and_then(|()| file.sync_data()).map_err(failed)
     }
     /// Leaves a trace, in place of the one before.
     ///

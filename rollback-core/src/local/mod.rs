@@ -11,7 +11,7 @@ mod no_shelf;
 mod own;
 mod release_dir;
 
-pub use command::{ToolAnswer, CommandOptions, CommandTarget, Tool, ToolOutput, ToolPrepared, ToolState};
+pub use command::{CommandOptions, CommandTarget, Tool, ToolAnswer, ToolOutput, ToolPrepared, ToolState};
 pub use directory_sync::DirectorySync;
 pub use flag::*;
 pub use release_dir::{ReleaseDir, RunningSource, Signal};

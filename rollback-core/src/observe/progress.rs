@@ -303,7 +303,7 @@ mod tests {
 00:01  plan dir:/srv/shop: 2 → 1
          rung 1: direct (at least 0% of the capacity serves)
            1.1 all to 1
-         last: dir:/srv/shop could not be brought from 2 to 1: look at each part's state in the report and finish by hand
+         last: dir:/srv/shop was to be taken from 2 to 1: look at each part's state in the report and finish by hand
 00:01  !! LOST journal: disk full; going on without it
 00:02  step 1.1 all to 1 ...
 00:02    10 of 100

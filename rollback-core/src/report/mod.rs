@@ -49,7 +49,7 @@ impl Report {
         Self { intent, adopted, outcome, lines, spooled }
     }
     pub(crate) fn refused(intent: Intent, error: &Error) -> Self {
-        let outcome = Outcome::Refused { why: error.to_string(), lift: "what the message says".into() };
+        let outcome = Outcome::Refused { why: error.to_string(), lift: "do what the first line says".into() };
         Self { intent, adopted: false, outcome, lines: vec![], spooled: None }
     }
     /// The report of a run that has ended, from its journal.
@@ -125,26 +125,32 @@ impl Report {
     }
     /// Every support that was lost, with why.
     pub fn losses(&self) -> Vec<(&str, &str)> {
-        let lost = |entry| match entry {
-            &Entry::Lost { ref what, ref why } => Some((what.as_str(), why.as_str())),
-            _ => None,
-        };
+        fn lost(entry: &Entry) -> Option<(&str, &str)> {
+            match entry {
+                Entry::Lost { what, why } => Some((what, why)),
+                _ => None,
+            }
+        }
         self.entries().filter_map(lost).collect()
     }
     /// What was saved before the first change.
     pub fn evidence(&self) -> &[Artifact] {
-        let kept = |entry| match entry {
-            &Entry::EvidenceKept(ref kept) => Some(kept.as_slice()),
-            _ => None,
-        };
+        fn kept(entry: &Entry) -> Option<&[Artifact]> {
+            match entry {
+                Entry::EvidenceKept(kept) => Some(kept),
+                _ => None,
+            }
+        }
         self.entries().find_map(kept).unwrap_or_default()
     }
     /// What was not as planned at the end.
     pub fn residue(&self) -> &[DiffLine] {
-        let left = |entry| match entry {
-            &Entry::Residue(ref lines) => Some(lines.as_slice()),
-            _ => None,
-        };
+        fn left(entry: &Entry) -> Option<&[DiffLine]> {
+            match entry {
+                Entry::Residue(lines) => Some(lines),
+                _ => None,
+            }
+        }
         self.entries().rev().find_map(left).unwrap_or_default()
     }
     /// How many writes were answered as done, as far as this run knows.
@@ -155,10 +161,12 @@ impl Report {
     }
     /// The freezes that still hold, with when they lapse: somebody must lift them.
     pub fn frozen(&self) -> Vec<(&str, Option<Timestamp>)> {
-        let held = |entry| match entry {
-            &Entry::Froze { ref name, was: Some(_), until } => Some((name.as_str(), until)),
-            _ => None,
-        };
+        fn held(entry: &Entry) -> Option<(&str, Option<Timestamp>)> {
+            match entry {
+                Entry::Froze { name, was: Some(_), until } => Some((name, *until)),
+                _ => None,
+            }
+        }
         self.entries().filter_map(held).collect()
     }
     /// How long the run was driven, over all processes.
@@ -169,6 +177,11 @@ impl Report {
     pub fn began(&self) -> Timestamp {
         self.lines.first().map_or(self.intent.at, |line| line.at)
     }
+    /// Both the journal and the spool were lost.
+    fn is_in_memory_alone(&self) -> bool {
+        let lost = |what: &str| self.losses().iter().any(|(lost, _)| *lost == what);
+        lost("spool") && (lost("journal") || lost("journal and lock"))
+    }
     /// What a person must still do. Empty if nothing.
     pub fn to_do(&self) -> Vec<String> {
         let mut todo = vec![];
@@ -176,7 +189,7 @@ impl Report {
             Outcome::Recovered | Outcome::NothingToDo | Outcome::Rehearsed => {}
             Outcome::NotRecovered { why } => {
                 todo.push(format!(
-                    "the release was rolled back and still fails ({why}): page whoever owns the service"
+                    "it was rolled back, and nothing shows that it recovered ({why}): page whoever owns the service"
                 ));
             }
             Outcome::Superseded { by } => {
@@ -190,7 +203,10 @@ impl Report {
             todo.push(format!("lift the freeze {name}{until}, once the suspect cannot come back"));
         }
         if let Some(path) = self.spooled() {
-            todo.push(format!("keep the record: the journal was lost, and it lies in {}", path.display()));
+            todo.push(format!("keep the record, which is not in the journal: {}", path.display()));
+        }
+        if self.spooled.is_none() && self.is_in_memory_alone() {
+            todo.push("keep this report: neither journal nor spool has the record, it is in memory alone".into());
         }
         if self.chosen().is_some_and(|c| c.unverified) && matches!(self.outcome, Outcome::Recovered) {
             todo.push("the release reached was not verified before: watch it".into());

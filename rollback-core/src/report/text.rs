@@ -1,7 +1,7 @@
 //! The report for terminals.
 
 use super::Report;
-use crate::{Entry, Extent};
+use crate::{At, Entry, Extent, Plan, observe::printable};
 use std::fmt;
 
 impl fmt::Display for Report {
@@ -10,7 +10,7 @@ impl fmt::Display for Report {
         writeln!(f, "  run        {}{}", self.run(), if self.was_adopted() { ", gone on with" } else { "" })?;
         writeln!(f, "  ordered by {} at {}", self.intent().who, self.intent().at)?;
         if !self.intent().why.is_empty() {
-            writeln!(f, "  because    {}", self.intent().why)?;
+            writeln!(f, "  because    {}", printable(&self.intent().why))?;
         }
         if let Some(choice) = self.chosen() {
             writeln!(f, "  left       {}", choice.suspect)?;
@@ -18,11 +18,7 @@ impl fmt::Display for Report {
         }
         if !self.lines().is_empty() {
             writeln!(f, "  timeline")?;
-            for line in self.lines() {
-                if let Some(text) = said(&line.entry) {
-                    writeln!(f, "    {:>8.3} s  {text}", line.elapsed.as_secs_f64())?;
-                }
-            }
+            self.timeline(f)?;
         }
         section(f, "changes", self.diff().iter().map(|d| diff(d)))?;
         section(f, "evidence", self.evidence().iter().map(|a| format!("{} {} ({} bytes)", a.kind, a.digest, a.bytes)))?;
@@ -35,14 +31,49 @@ impl fmt::Display for Report {
     }
 }
 
+impl Report {
+    /// What repeats itself is said once, with how often.
+    fn timeline(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |nth: usize| self.intent().verifiers.get(nth).map(|(name, _)| format!("{name}: holds"));
+        let mut lines = self.lines().iter().filter_map(|line| {
+            let text = match &line.entry {
+                Entry::Held { nth, .. } => name(*nth).or_else(|| said(&line.entry, self.plan())),
+                // All of it stands in the first line of the report.
+                Entry::Ended(outcome) => Some(outcome.name().into()),
+                entry => said(entry),
+            };
+            text.map(|text| (line.elapsed.as_secs_f64(), text))
+        });
+        let mut next = lines.next();
+        while let Some((at, text)) = next {
+            let (mut times, mut until) = (1, at);
+            next = lines.next();
+            while let Some((again, _)) = next.as_ref().filter(|(_, other)| *other == text) {
+                (times, until) = (times + 1, *again);
+                next = lines.next();
+            }
+            write!(f, "    {at:>8.3} s  {}", printable(&text))?;
+            if times > 1 {
+                write!(f, " ({times} times until {until:.3} s)")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
 fn section(f: &mut fmt::Formatter<'_>, title: &str, lines: impl Iterator<Item = String>) -> fmt::Result {
     for (i, line) in lines.enumerate() {
         if i == 0 {
             writeln!(f, "  {title}")?;
         }
-        writeln!(f, "    {line}")?;
+        writeln!(f, "    {}", printable(&line))?;
     }
     Ok(())
+}
+
+fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 fn diff(line: &crate::DiffLine) -> String {
@@ -51,7 +82,12 @@ fn diff(line: &crate::DiffLine) -> String {
 }
 
 /// What a line of the journal says to a person; `None` for what goes without saying.
-pub(crate) fn said(entry: &Entry) -> Option<String> {
+fn said(entry: &Entry, plan: Option<&Plan>) -> Option<String> {
+    // Counted from 1, as the plan is shown.
+    let step = |at: &At| {
+        let name = plan.and_then(|p| p.rungs.get(at.rung)?.steps.get(at.step)).map(|s| format!(" ({})", s.name));
+        format!("step {}.{}{}", at.rung + 1, at.step + 1, name.unwrap_or_default())
+    };
     let text = match entry {
         Entry::Identified(identity) => format!("it is {identity}"),
         Entry::Chose { suspect, wanted, why, .. } => format!("leaves {suspect} for {} ({why})", wanted.id),
@@ -59,11 +95,11 @@ pub(crate) fn said(entry: &Entry) -> Option<String> {
         Entry::Planned(plan) => {
             let steps: usize = plan.rungs.iter().map(|r| r.steps.len()).sum();
             let rungs = plan.rungs.iter().map(|r| r.name.as_str()).collect::<Vec<_>>().join(", then ");
-            format!("planned: {rungs} ({steps} steps)")
+            format!("planned: {rungs} ({})", count(steps, "step"))
         }
         Entry::Prepared { approved, findings, .. } => {
             let found: Vec<_> = findings.iter().map(|f| format!("; {:?}: {}", f.severity, f.text)).collect();
-            format!("{} steps made ready{}", approved.len(), found.concat())
+            format!("{} made ready{}", count(approved.len(), "step"), found.concat())
         }
         Entry::Approved { by, .. } => format!("approved by {by}"),
         Entry::Freezing { .. } | Entry::Marked(_) | Entry::Residue(_) => return None,
@@ -71,18 +107,18 @@ pub(crate) fn said(entry: &Entry) -> Option<String> {
         Entry::Froze { name, was: None, .. } => format!("{name} is NOT frozen"),
         Entry::Tried { by, .. } => format!("tried elsewhere first by {by}: it works there"),
         Entry::EvidenceKept(kept) if kept.is_empty() => return None,
-        Entry::EvidenceKept(kept) => format!("{} pieces of evidence kept", kept.len()),
-        Entry::Doing { at, .. } => format!("step {at} begins"),
+        Entry::EvidenceKept(kept) => format!("{} of evidence kept", count(kept.len(), "piece")),
+        Entry::Doing { at, .. } => format!("{} begins", step(at)),
         Entry::Did { at, applied } => match &applied.extent {
-            Extent::Done => format!("step {at} is written"),
-            Extent::Submitted => format!("step {at} is under way"),
-            Extent::Partial { done, of, .. } => format!("step {at}: {done} of {of} done"),
-            Extent::NotStarted { why } => format!("step {at} was not done: {why}"),
+            Extent::Done => format!("{} is written", step(at)),
+            Extent::Submitted => format!("{} is under way", step(at)),
+            Extent::Partial { done, of, .. } => format!("{}: {done} of {of} done", step(at)),
+            Extent::NotStarted { why } => format!("{} was not done: {why}", step(at)),
         },
-        Entry::Unclear { at, fault } => format!("step {at}: the answer was lost ({fault}): looking"),
-        Entry::NotDone { at, fault } => format!("step {at} was not done: {fault}"),
-        Entry::AlreadySo { at } => format!("step {at} needs no write"),
-        Entry::StepDone { at } => format!("step {at} stands"),
+        Entry::Unclear { at, fault } => format!("{}: whether it happened is not known yet: {fault}", step(at)),
+        Entry::NotDone { at, fault } => format!("{} was not done: {fault}", step(at)),
+        Entry::AlreadySo { at } => format!("{} needs no write", step(at)),
+        Entry::StepDone { at } => format!("{} stands", step(at)),
         Entry::Reached { rung } => format!("rung {} is through: verifying", rung + 1),
         Entry::Held { nth, .. } => format!("verifier {} held", nth + 1),
         Entry::RungFailed { rung, why } => format!("rung {} failed: {why}", rung + 1),
@@ -90,4 +126,8 @@ pub(crate) fn said(entry: &Entry) -> Option<String> {
         Entry::Ended(outcome) => format!("{outcome}"),
     };
     Some(text)
+}
+
+fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }

@@ -4,6 +4,7 @@
 
 mod fake;
 pub mod laws;
+pub mod simulator;
 
 pub use fake::{
     Bad, Effects, FakeEffect, FakeHealth, FakeParts, FakePlatform, Good, Moment,

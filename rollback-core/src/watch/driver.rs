@@ -119,6 +119,10 @@ impl Watch {
             state: None,
         }
     }
+    /// Which target.
+    pub fn target_id(&self) -> &crate::TargetId {
+        self.target.id()
+    }
     /// With this rule, over this source.
     pub fn rule(self, rule: Rule, source: impl MetricSource) -> Self {
         self.with(rule, Source { current: Arc::new(source), concurrent: None })

@@ -13,9 +13,11 @@ pub mod presets;
 mod rule;
 mod soak;
 mod state;
+mod then;
 
 pub use driver::{Watch, WatchEvent};
 pub use outcome::{WatchLine, WatchOutcome, WatchReport};
 pub use rule::{Compare, OnNoData, Rule, Threshold};
 pub use soak::WatchState;
 pub use state::{Evaluation, Inputs, RuleState, Says};
+pub use then::{WatchThenRollback, Watched};

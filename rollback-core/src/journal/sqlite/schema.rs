@@ -124,8 +124,10 @@ pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened> {
     };
     if size.is_some_and(|bytes| bytes > 0) {
         let probe = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, options).map_err(failed)?;
-        check(&probe)?;
-        check_size(path, &probe)?;
+        if !cut_off(&probe) {
+            check(&probe)?;
+            check_size(path, &probe)?;
+        }
     }
     let mut writer =
         connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE, options).map_err(failed)?;
@@ -172,6 +174,13 @@ fn connect(path: &Path, flags: OpenFlags, options: &SqliteOptions) -> rusqlite::
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.busy_timeout(options.busy_timeout)?;
     Ok(connection)
+}
+
+/// A process died while it made the file: what it wrote must be taken back first, which a connection that only reads
+/// cannot do. Anyone who reads such a file does so, and it is checked afterwards.
+fn cut_off(probe: &Connection) -> bool {
+    let read = probe.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0));
+    read.is_err_and(|e| e.sqlite_error().is_some_and(|e| e.extended_code == rusqlite::ffi::SQLITE_READONLY_ROLLBACK))
 }
 
 /// Is it a journal, and one that this version can read? Damage to the schema shows here.
@@ -231,4 +240,30 @@ fn make(connection: &mut Connection) -> rusqlite::Result<()> {
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
     transaction.commit()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_died_while_it_made_the_file_does_no_harm() {
+        let dir = tempfile::tempdir().unwrap();
+        let (made, cut) = (dir.path().join("made.db"), dir.path().join("cut.db"));
+        let mut connection = Connection::open(&made).unwrap();
+        // Few pages in memory, so that some are written before the commit: then it is cut off.
+        connection.execute_batch("PRAGMA cache_size = 2").unwrap();
+        let transaction = connection.transaction().unwrap();
+        transaction.execute_batch(TABLES).unwrap();
+        for file in ["", "-journal"] {
+            std::fs::copy(format!("{}{file}", made.display()), format!("{}{file}", cut.display())).unwrap();
+        }
+        assert!(std::fs::metadata(&cut).unwrap().len() > 0);
+        assert!(cut_off(&Connection::open_with_flags(&cut, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()));
+        let opened = open(&cut, &SqliteOptions::default()).unwrap();
+        check(&opened.writer).unwrap();
+        let application: i32 = opened.reader.query_row("PRAGMA application_id", [], |row| row.get(0)).unwrap();
+        assert_eq!(application, APPLICATION);
+    }
 }

@@ -119,7 +119,7 @@ struct StateJson {
 
 // Not an Option: serde would take a missing one for null.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "running is an id, null, or an object: mixed, between or unknown")]
 enum RunningJson {
     Release(String),
     Other(OtherJson),
@@ -188,7 +188,7 @@ impl Read for ToolState {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a release is an id, or an object with an id")]
 enum ReleaseJson {
     Id(String),
     Whole(WholeJson),

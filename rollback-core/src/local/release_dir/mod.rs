@@ -477,7 +477,7 @@ fn prepare(layout: &Layout, change: &Change, wanted: &ReleaseId, edited: Severit
             Some(d) => format!("{} changed, {} more, {} fewer", d.changed, d.added, d.removed),
             None => "too many to compare".into(),
         };
-        diff.push(DiffLine { what: "files".into(), from: None, to: Some(to) });
+        diff.push(DiffLine::new("files", "as they are", to));
     }
     prepared = prepared.with_diff(diff);
     // What it says of edits is no part of what is approved: it may change from look to look.

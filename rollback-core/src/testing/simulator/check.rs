@@ -1,7 +1,7 @@
 //! The judge: goes through the record once, and holds it against the invariants. It knows what was written, read, sent and
 //! answered, and what the world did; of the engine it knows what was journalled and reported, and believes neither.
 //!
-//! Waived, and only so far: where the journal is optional and was lost, 1 and 3 (the loss must be reported); where fencing is
+//! Waived, and only so far: where the journal is optional and was lost, 1, 2 and 3 (the loss must be reported); where fencing is
 //! best effort, writes that were on their way before somebody else's; where the wall clock jumped, the budget, which has no
 //! other clock across processes.
 
@@ -22,6 +22,11 @@ use std::{
     time::Duration,
 };
 
+/// A write that is on its way arrives no later than this.
+const LATEST: Duration = Duration::from_secs(10);
+/// What a run may act beyond its deadline: the call that is under way when it is over.
+const LAST_CALL: Duration = Duration::from_secs(240);
+
 /// What is known of a run.
 #[derive(Debug, Default)]
 struct Run {
@@ -34,6 +39,8 @@ struct Run {
     plan: Option<Plan>,
     /// Releases that may be seen without somebody else having been there.
     known: BTreeSet<ReleaseId>,
+    /// It aborted what does not say where it lands: anything but the suspect may be its doing.
+    lands_anywhere: bool,
     /// What ran at the start, where history does not know it.
     found: Vec<Running>,
     /// The durable intents, by key.
@@ -67,7 +74,7 @@ struct Sent {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Answer {
-    Ok { partial: bool },
+    Ok,
     NoEffect,
     Unknown,
 }
@@ -77,9 +84,12 @@ enum Answer {
 struct Process {
     order: Option<Order>,
     run: Option<RunId>,
+    started: Duration,
     began: Duration,
     /// The run's elapsed time when it was adopted.
     base: Duration,
+    /// It has begun or adopted its run.
+    drives: bool,
     fenced: bool,
     damaged: bool,
     reads: u64,
@@ -143,26 +153,22 @@ pub(super) fn check(sim: &Sim, scenario: &Scenario) -> Vec<Broken> {
     }
     let ended_at = shared.log.iter().rev().find(|r| matches!(r.what, What::Ended { .. })).map(|r| r.at);
     if let Some(ended_at) = ended_at
-        && judge.last_effect > ended_at + seconds_of_lateness()
+        && judge.last_effect > ended_at + LATEST
     {
-        judge.broke(21, format!("after the last run ended at {ended_at:?}, there was an effect at {:?}", judge.last_effect));
+        judge.broke(
+            21,
+            format!("after the last run ended at {ended_at:?}, there was an effect at {:?}", judge.last_effect),
+        );
     }
     let unfinished: Vec<_> =
         judge.runs.iter().filter(|(_, run)| run.seq > 0 && !run.ended).map(|(id, _)| id.to_string()).collect();
     if !unfinished.is_empty() {
         judge.broke(22, format!("{} did not end, although the faults were over", unfinished.join(", ")));
     }
-    if sim_overran(&shared.calls) {
+    if shared.calls > super::sim::MOST_CALLS {
         judge.broke(22, format!("{} calls: something turns in circles", shared.calls));
     }
     judge.broken
-}
-
-fn sim_overran(calls: &u64) -> bool {
-    *calls > super::sim::MOST_CALLS
-}
-fn seconds_of_lateness() -> Duration {
-    Duration::from_secs(10)
 }
 
 impl Judge<'_> {
@@ -188,7 +194,7 @@ impl Judge<'_> {
             What::Started { run, order, policy } => {
                 let process = self.process();
                 process.order = Some(*order);
-                process.began = now;
+                (process.started, process.began) = (now, now);
                 process.run = Some(run.clone());
                 self.runs.entry(run.clone()).or_insert_with(|| Run { policy: (**policy).clone(), ..Run::default() });
             }
@@ -271,6 +277,7 @@ impl Judge<'_> {
         self.run(run).policy = policy.clone();
         let process = self.process();
         process.run = Some(run.clone());
+        process.drives = true;
         process.damaged = damaged;
     }
 
@@ -278,7 +285,9 @@ impl Judge<'_> {
         let now = self.now;
         // It drives nothing.
         self.process().run = None;
-        let Some(lock) = &self.lock else { return self.broke(23, format!("{run} is said to hold a lock that nobody took")) };
+        let Some(lock) = &self.lock else {
+            return self.broke(23, format!("{run} is said to hold a lock that nobody took"));
+        };
         if lock.free || now > lock.kept + lock.lease {
             let why = format!("{run} is said to hold the lock, last kept at {:?} for {:?}", lock.kept, lock.lease);
             self.broke(23, why);
@@ -297,6 +306,13 @@ impl Judge<'_> {
     // ---- the journal ------------------------------------------------------------------------------------------------
 
     fn appended(&mut self, run: &RunId, epoch: u64, lines: &[Line]) {
+        if lines.is_empty() {
+            // The same lines again: of a run that has ended, that is no matter of the lock.
+            if self.lock.as_ref().is_some_and(|lock| lock.epoch == epoch) {
+                self.kept(run);
+            }
+            return;
+        }
         self.kept(run);
         if let Some(lock) = &self.lock
             && (lock.epoch != epoch || lock.run != *run)
@@ -316,18 +332,22 @@ impl Judge<'_> {
             self.broke(16, format!("line {} of {id} was written where {seq} was due", line.seq));
         }
         if line.elapsed < elapsed {
-            self.broke(22, format!("{id} had run for {elapsed:?}, and now for {:?}: its bounds begin anew", line.elapsed));
+            self.broke(
+                22,
+                format!("{id} had run for {elapsed:?}, and now for {:?}: its bounds begin anew", line.elapsed),
+            );
         }
         let process = self.process();
         let (base, began) = (process.base, process.began);
         if line.elapsed > base + now.saturating_sub(began) {
-            let why = format!("{id} counts {:?}, and had {base:?} at {began:?}: not by a clock that is right", line.elapsed);
+            let why =
+                format!("{id} counts {:?}, and had {base:?} at {began:?}: not by a clock that is right", line.elapsed);
             self.broke(15, why);
         }
         let run = self.run(id);
         run.seq = line.seq + 1;
         run.elapsed = line.elapsed;
-        if !run.reached && line.acted > run.policy.deadline + Duration::from_secs(240) {
+        if !run.reached && line.acted > run.policy.deadline + LAST_CALL {
             let why = format!("{id} acts since {:?}, and had {:?}", line.acted, run.policy.deadline);
             self.broke(22, why);
         }
@@ -335,7 +355,6 @@ impl Judge<'_> {
     }
 
     fn entry(&mut self, id: &RunId, entry: &Entry) {
-        let now = self.now;
         match entry {
             Entry::Identified(identity) => self.run(id).identities.push(identity.clone()),
             Entry::Chose { suspect, wanted, .. } => {
@@ -358,7 +377,6 @@ impl Judge<'_> {
                 run.needs_approval = approved.iter().any(|a| a.needs_approval.is_some());
                 run.approved = false;
             }
-            Entry::Approved { .. } => {}
             Entry::Doing { at, .. } => self.doing(id, *at),
             Entry::Did { at, applied } => {
                 let key = format!("{id}/{at}");
@@ -412,7 +430,6 @@ impl Judge<'_> {
                 {
                     lock.free = true;
                 }
-                let _ = now;
             }
             _ => {}
         }
@@ -435,9 +452,13 @@ impl Judge<'_> {
         let first = self.run(id).wrote.is_none();
         if first {
             let policy = self.run(id).policy.clone();
-            let begun: Vec<Duration> = self.runs.iter().filter(|(other, _)| *other != id).filter_map(|(_, r)| r.wrote).collect();
+            let begun: Vec<Duration> =
+                self.runs.iter().filter(|(other, _)| *other != id).filter_map(|(_, r)| r.wrote).collect();
             let recent = begun.iter().filter(|at| now.saturating_sub(**at) < policy.budget.window).count();
-            if policy.ordered_by == OrderedBy::Machine && recent >= policy.budget.allows() as usize && !self.scenario.jumps {
+            if policy.ordered_by == OrderedBy::Machine
+                && recent >= policy.budget.allows() as usize
+                && !self.scenario.jumps
+            {
                 self.broke(10, format!("{id} is ordered by a machine, and {recent} rollbacks began in the window"));
             }
         }
@@ -454,9 +475,8 @@ impl Judge<'_> {
     fn claimed_done(&mut self, id: &RunId, key: &str, at: At) {
         let Some(step) = self.step(id, at) else { return };
         let run = self.run(id);
-        let answered = run.sent.get(key).is_some_and(|sent| {
-            sent.iter().any(|s| matches!(s.answer, Some((_, Answer::Ok { .. }))))
-        });
+        let answered =
+            run.sent.get(key).is_some_and(|sent| sent.iter().any(|s| matches!(s.answer, Some((_, Answer::Ok)))));
         let landed = run.effects.contains_key(key);
         if !answered && !landed && !self.seen_told(&step.change) {
             self.broke(20, format!("{key} is said to have happened; it did not, and was not read so"));
@@ -486,7 +506,10 @@ impl Judge<'_> {
                     let reads = self.process().all_reads.iter().rev().take_while(|(at, _)| *at >= since);
                     let most = reads.filter_map(|(_, parts)| parts.get(part)?.ready).max();
                     if most.is_none_or(|n| n < *at_least) {
-                        self.broke(13, format!("{id}/{at}: {part} was read with {most:?} ready, and {at_least} are due"));
+                        self.broke(
+                            13,
+                            format!("{id}/{at}: {part} was read with {most:?} ready, and {at_least} are due"),
+                        );
                     }
                 }
                 _ => {}
@@ -536,20 +559,23 @@ impl Judge<'_> {
             self.broke(16, format!("{key} was sent on a journal with a line missing"));
         }
         let policy = self.run(id).policy.clone();
-        if !scenario.reversible && !(policy.ordered_by == OrderedBy::Person && policy.irreversible) {
+        let has_the_word = policy.ordered_by == OrderedBy::Person && policy.irreversible;
+        if !scenario.reversible && !has_the_word {
             self.broke(7, format!("{key} was sent, and going back may lose data"));
         }
         let run = self.run(id);
-        if run.needs_approval && policy.approvals && !run.approved_ever() {
+        if run.needs_approval && policy.approvals && !run.approved {
             self.broke(7, format!("{key} was sent without the approval that it needs"));
         }
         self.again(id, key, reads);
         self.floor(id, key, change, last_read.as_ref());
         self.strangers_were_read(id, key, last_read.as_ref());
         let life = self.life;
+        let forgot = self.process().journal_failed;
         let run = self.run(id);
         run.known.extend(mentions(change));
-        let unjournalled = !run.doing.contains_key(key);
+        run.lands_anywhere |= matches!(change, Change::Abort { expect: crate::Landing::Unsaid, .. });
+        let unjournalled = !run.doing.contains_key(key) || (forgot && run.policy.journal == Support::IfThere);
         run.sent.entry(key.to_owned()).or_default().push(Sent { life, at: now, reads, unjournalled, answer: None });
     }
 
@@ -557,11 +583,14 @@ impl Judge<'_> {
     fn again(&mut self, id: &RunId, key: &str, reads: u64) {
         let (now, life) = (self.now, self.life);
         let on_unknown = self.scenario.on_unknown;
+        let (forgot, began) = (self.process().journal_failed, self.process().started);
         let run = self.run(id);
         let confirmed = run.did.contains(key);
         let look = run.policy.look_again_for;
         let Some(last) = run.sent.get(key).and_then(|sent| sent.last()).cloned() else { return };
-        if last.unjournalled && last.life != life {
+        // Without a journal, a process knows nothing of those before it.
+        // One that is still at it although its lease is lost is a matter of invariant 2.
+        if last.life != life && (last.at >= began || last.unjournalled || (forgot && run.policy.journal == Support::IfThere)) {
             return;
         }
         if confirmed {
@@ -571,7 +600,7 @@ impl Judge<'_> {
             self.broke(8, format!("{key} is sent again without a look in between"));
         }
         let lost = match last.answer {
-            Some((_, Answer::Ok { .. } | Answer::NoEffect)) => return,
+            Some((_, Answer::Ok | Answer::NoEffect)) => return,
             Some((at, Answer::Unknown)) => at,
             None => last.at,
         };
@@ -579,10 +608,15 @@ impl Judge<'_> {
             OnUnknown::Again => {}
             OnUnknown::FindByKey | OnUnknown::Observe => {
                 if now.saturating_sub(lost) < look {
-                    self.broke(8, format!("{key} is sent again {:?} after its answer was lost", now.saturating_sub(lost)));
+                    self.broke(
+                        8,
+                        format!("{key} is sent again {:?} after its answer was lost", now.saturating_sub(lost)),
+                    );
                 }
             }
-            OnUnknown::AskHuman => self.broke(8, format!("{key} is sent again, and nobody can tell whether it happened")),
+            OnUnknown::AskHuman => {
+                self.broke(8, format!("{key} is sent again, and nobody can tell whether it happened"))
+            }
         }
     }
 
@@ -618,11 +652,17 @@ impl Judge<'_> {
     }
 
     fn stranger(&mut self, id: &RunId, parts: &BTreeMap<PartId, PartState>) -> Option<String> {
+        let forgot = self.process().journal_failed;
         let run = self.run(id);
         run.plan.as_ref()?;
+        if forgot && run.policy.journal == Support::IfThere {
+            // Without a journal a process plans anew, and nobody sees the plan.
+            return None;
+        }
         parts.iter().find_map(|(part, state)| {
             let unknown = matches!(&state.running, Running::Unknown { .. }) && !run.found.contains(&state.running);
-            let other = state.wanted.iter().chain(state.running.mentions()).find(|r| !run.known.contains(*r));
+            let strange = |r: &&ReleaseId| !run.known.contains(*r) && !run.lands_anywhere;
+            let other = state.wanted.iter().chain(state.running.mentions()).find(strange);
             match (unknown, other) {
                 (true, _) => Some(format!("{part} with {}", state.running)),
                 (false, Some(release)) => Some(format!("{part} with {release}")),
@@ -635,7 +675,7 @@ impl Judge<'_> {
         let (now, life) = (self.now, self.life);
         let Some((run, _)) = key.rsplit_once('/') else { return };
         let answer = match answer {
-            Ok(applied) => Answer::Ok { partial: matches!(applied.extent, Extent::Partial { .. }) },
+            Ok(_) => Answer::Ok,
             Err((_, Effect::None)) => Answer::NoEffect,
             Err(_) => Answer::Unknown,
         };
@@ -677,7 +717,7 @@ impl Judge<'_> {
         if !waived && !self.run(id).doing.contains_key(key) {
             self.broke(1, format!("{key} had an effect without a durable intent"));
         }
-        if epoch > 0 && epoch < self.highest_effect && tokens {
+        if epoch > 0 && epoch < self.highest_effect && tokens && !waived {
             let highest = self.highest_effect;
             self.broke(2, format!("{key} had an effect under epoch {epoch}, after one under {highest}"));
         }
@@ -701,7 +741,7 @@ impl Judge<'_> {
         let times = *times;
         let first = run.sent.get(key).and_then(|s| s.first()).map_or(Duration::ZERO, |s| s.at);
         let disturbed = self.others.iter().any(|(at, _)| *at >= first);
-        if times > 1 && !self.scenario.pieces && !disturbed && (tokens || self.scenario.knows_keys) {
+        if times > 1 && !self.scenario.pieces && !disturbed && !waived && (tokens || self.scenario.knows_keys) {
             self.broke(8, format!("{key} had {times} effects"));
         }
     }
@@ -709,9 +749,9 @@ impl Judge<'_> {
     // ---- ends -------------------------------------------------------------------------------------------------------
 
     fn ended(&mut self, outcome: &Outcome, lines: &[Line], scene: &Scene) {
-        let now = self.now;
         let process = self.process();
         let (read, began, fenced) = (process.last_read.clone(), process.began, process.fenced);
+        let (drives, damaged) = (process.drives, process.damaged);
         let Some(id) = process.run.clone() else { return };
         let report: BTreeSet<String> = lines
             .iter()
@@ -725,18 +765,24 @@ impl Judge<'_> {
         let run = self.run(&id);
         let waived = run.policy.journal == Support::IfThere && run.journal_lost;
         let mine = |key: &String| run.sent.get(key).is_some_and(|sent| sent.iter().any(|s| s.life == life));
-        let effects: Vec<String> = run.effects.keys().filter(|key| !(waived || fenced) || mine(key)).cloned().collect();
+        let effects: Vec<String> =
+            run.effects.keys().filter(|key| (drives && !waived && !fenced) || mine(key)).cloned().collect();
         for key in &effects {
-            if !report.contains(key) {
+            if !report.contains(key) && !damaged {
                 self.broke(20, format!("{key} had an effect, and the report of {id} does not know it"));
             }
         }
         let untouched = matches!(outcome, Outcome::Refused { .. } | Outcome::NothingToDo | Outcome::Rehearsed);
-        if untouched && !effects.is_empty() {
+        // Of a damaged journal it can only be said that nothing more was touched.
+        if untouched && !effects.is_empty() && !damaged {
             self.broke(20, format!("{id} ended as {}, and had {effects:?}", outcome.name()));
         }
         let lost = lines.iter().any(|line| matches!(line.entry, Entry::Lost { .. }));
-        if waived && !lost && self.process().journal_failed && effects.iter().any(|key| !self.run(&id).doing.contains_key(key)) {
+        if waived
+            && !lost
+            && self.process().journal_failed
+            && effects.iter().any(|key| !self.run(&id).doing.contains_key(key))
+        {
             self.broke(20, format!("{id} wrote without a journal, and its report says nothing of it"));
         }
         match outcome {
@@ -745,6 +791,7 @@ impl Judge<'_> {
                 let somebody = self.others.iter().any(|(_, a)| !matches!(a, Action::Collect(_) | Action::Ail(..)));
                 let fenced = fenced && self.takeovers.iter().any(|at| *at > began);
                 let replaced = self.replaced.contains(&id);
+                let somebody = somebody || self.runs.iter().any(|(other, run)| *other != id && !run.effects.is_empty());
                 // A run that lost its journal may meet its own writes.
                 if !somebody && !fenced && !replaced && !waived {
                     self.broke(6, format!("{id} is superseded by {by}, and nobody was there"));
@@ -760,7 +807,6 @@ impl Judge<'_> {
             }
             _ => {}
         }
-        let _ = now;
     }
 
     fn recovered(&mut self, id: &RunId, lines: &[Line], scene: &Scene, read: Option<&(Duration, PartStates, bool)>) {
@@ -785,18 +831,11 @@ impl Judge<'_> {
     }
 }
 
-impl Run {
-    fn approved_ever(&self) -> bool {
-        self.approved
-    }
-}
-
 fn mentions(change: &Change) -> Vec<ReleaseId> {
     match change {
         Change::Reach(shape) => shape.0.values().filter_map(|wish| wish.release.clone()).collect(),
         Change::Abort { expect: crate::Landing::On(release), .. } => vec![release.clone()],
-        // It does not say where it lands: what it lands on was there before.
-        _ => vec!["0".into(), "1".into()],
+        _ => vec![],
     }
 }
 
@@ -813,10 +852,12 @@ fn told(change: &Change, parts: &BTreeMap<PartId, PartState>) -> bool {
         Some(part) => {
             (wish.release.is_none() || part.wanted == wish.release)
                 && (wish.weight.is_none() || part.weight == wish.weight)
-                && wish.capacity.is_none_or(|c| part.capacity.is_some_and(|n| match c {
-                    Capacity::Exactly(wished) => n == wished,
-                    Capacity::AtLeast(wished) => n >= wished,
-                }))
+                && wish.capacity.is_none_or(|c| {
+                    part.capacity.is_some_and(|n| match c {
+                        Capacity::Exactly(wished) => n == wished,
+                        Capacity::AtLeast(wished) => n >= wished,
+                    })
+                })
         }
     })
 }

@@ -134,6 +134,10 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// It writes to the target.
+    pub(super) fn writes(self) -> bool {
+        matches!(self, Stage::Release | Stage::Traffic | Stage::Capacity | Stage::Abort)
+    }
     /// All of them.
     pub const ALL: [Stage; 11] = [
         Stage::Begin,

@@ -24,7 +24,7 @@ impl SimJournal {
         let (sim, life) = (&self.sim, self.life);
         sim.call(life, stage);
         yield_now().await;
-        if sim.is_out(life, Fault::DiskFull, stage) {
+        if sim.is_out(Fault::DiskFull, stage) {
             return Err(unavailable(doing, "the disk is full").without_effect());
         }
         if sim.hits(life, Fault::JournalFails, stage) {
@@ -56,7 +56,10 @@ impl SimJournal {
             }
             Begun::Adopted { lease, intent, lines } => {
                 let (run, intent, lines) = (lease.run.clone(), intent.clone(), lines.len() as u64);
-                sim.note(life, What::Begun { run, epoch: lease.epoch, intent, lines, took_over, replaced: None, damaged });
+                sim.note(
+                    life,
+                    What::Begun { run, epoch: lease.epoch, intent, lines, took_over, replaced: None, damaged },
+                );
             }
             Begun::Busy { run, .. } => sim.note(life, What::Busy { run: run.clone() }),
             Begun::Over { .. } => {}

@@ -7,7 +7,8 @@ use super::{
 };
 use crate::{
     Applied, Change, Digest, Effect, Entry, Identity, Intent, Kind, Line, Ours, Outcome, PartId, PartState, Policy,
-    RunId, testing::fake::{Happened, Scene},
+    RunId,
+    testing::fake::{Happened, Scene},
 };
 use std::{
     collections::BTreeMap,
@@ -25,27 +26,85 @@ pub(super) struct Life {
 
 pub(super) type PartStates = Arc<BTreeMap<PartId, PartState>>;
 
-/// What was seen.
+/// What was seen. What the judge does not read, the trace and its hash do.
 #[derive(Clone, Debug)]
+#[allow(dead_code)]
 pub(super) enum What {
-    Started { run: RunId, order: Order, policy: Box<Policy> },
+    Started {
+        run: RunId,
+        order: Order,
+        policy: Box<Policy>,
+    },
     Died,
-    Begun { run: RunId, epoch: u64, intent: Box<Intent>, lines: u64, took_over: bool, replaced: Option<RunId>, damaged: bool },
-    Busy { run: RunId },
-    BeginFailed { run: RunId },
-    Appended { run: RunId, epoch: u64, lines: Vec<Line> },
-    AppendFailed { run: RunId, fenced: bool },
-    Renewed { run: RunId },
-    LetGo { run: RunId, epoch: u64 },
-    Read { quick: bool, stale: bool, parts: PartStates, identity: Identity, ours: Ours },
-    Send { run: RunId, key: String, epoch: u64, change: Box<Change> },
-    Answered { key: String, answer: Result<Applied, (Kind, Effect)> },
+    Begun {
+        run: RunId,
+        epoch: u64,
+        intent: Box<Intent>,
+        lines: u64,
+        took_over: bool,
+        replaced: Option<RunId>,
+        damaged: bool,
+    },
+    Busy {
+        run: RunId,
+    },
+    BeginFailed {
+        run: RunId,
+    },
+    Appended {
+        run: RunId,
+        epoch: u64,
+        lines: Vec<Line>,
+    },
+    AppendFailed {
+        run: RunId,
+        fenced: bool,
+    },
+    Renewed {
+        run: RunId,
+    },
+    LetGo {
+        run: RunId,
+        epoch: u64,
+    },
+    Read {
+        quick: bool,
+        stale: bool,
+        parts: PartStates,
+        identity: Identity,
+        ours: Ours,
+    },
+    Send {
+        run: RunId,
+        key: String,
+        epoch: u64,
+        change: Box<Change>,
+    },
+    Answered {
+        key: String,
+        answer: Result<Applied, (Kind, Effect)>,
+    },
     World(Box<Happened>),
-    Health { part: Option<PartId>, says: &'static str },
-    Sample { verifier: String, says: &'static str },
-    Approved { digest: Digest },
-    Ended { outcome: Outcome, lines: Vec<Line>, scene: Box<Scene> },
-    Fault { fault: Fault, stage: Stage },
+    Health {
+        part: Option<PartId>,
+        says: &'static str,
+    },
+    Sample {
+        verifier: String,
+        says: &'static str,
+    },
+    Approved {
+        digest: Digest,
+    },
+    Ended {
+        outcome: Outcome,
+        lines: Vec<Line>,
+        scene: Box<Scene>,
+    },
+    Fault {
+        fault: Fault,
+        stage: Stage,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -105,7 +164,9 @@ impl fmt::Display for Record {
                 for line in lines {
                     match &line.entry {
                         Entry::Planned(plan) => write!(f, "\n{plan}\n")?,
-                        Entry::Prepared { rung, approved, .. } => write!(f, " [{} prepared {rung}: {}]", line.seq, approved.len())?,
+                        Entry::Prepared { rung, approved, .. } => {
+                            write!(f, " [{} prepared {rung}: {}]", line.seq, approved.len())?
+                        }
                         entry => write!(f, " [{} {:?} {entry:?}]", line.seq, line.elapsed)?,
                     }
                 }

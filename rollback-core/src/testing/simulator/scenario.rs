@@ -5,7 +5,7 @@ use super::{
     fault::Fault,
     journal::SimJournal,
     log::{Life, What},
-    sim::{Event, Sim},
+    sim::{Event, Sim, Trigger},
     target::{SimHealth, SimTarget, SimVerifier},
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     PartId, Policy, Release, ReleaseId, Result, RunId, Standing, Strategy, Timestamp, Weight, Window, hours, minutes,
     rollback::Rollback,
     seconds,
-    strategy::{BlueGreen, Canary, Direct, Rolling},
+    strategy::{BlueGreen, Canary, Direct, Ladder, Rolling},
     testing::fake::{Action, Bad, FakeParts, FakePlatform, Good, Quality},
 };
 use async_trait::async_trait;
@@ -50,7 +50,6 @@ pub(super) struct Scenario {
     pub(super) knows_keys: bool,
     pub(super) pieces: bool,
     pub(super) reversible: bool,
-    pub(super) needs_approval: bool,
     pub(super) strategy: Arc<dyn Strategy>,
     pub(super) policy: Policy,
     choose: Choose,
@@ -98,7 +97,7 @@ impl Scenario {
         let knows_keys = on_unknown == OnUnknown::FindByKey || rng.bool();
         let can_tell = on_unknown == OnUnknown::FindByKey || !one_in(rng, 3);
         let pieces = parts == FakeParts::One && one_in(rng, 5);
-        let reversible = !one_in(rng, 12);
+        let reversible = !one_in(rng, 16);
         let needs_approval = one_in(rng, 8);
         let older = if one_in(rng, 8) { Bad } else { Good };
         let platform = platform(rng, parts, older, (fencing, knows_keys, can_tell, pieces));
@@ -115,7 +114,7 @@ impl Scenario {
             .with_prepare_within(seconds(30))
             .with_approval_within(minutes(5))
             .with_budget(Budget { runs: rng.u32(1..3), window: hours(1) })
-            .with_irreversible(rng.bool())
+            .with_irreversible(!one_in(rng, 3))
             .with_floor(pick(rng, &[Weight::NONE, Weight::percent(50), Weight::percent(80), Weight::ALL]));
         let scenario = Self {
             parts,
@@ -124,18 +123,25 @@ impl Scenario {
             knows_keys,
             pieces,
             reversible,
-            needs_approval,
             strategy: strategy(rng, parts, settle, hold),
             policy,
-            choose: pick(rng, &[Choose::verified(), Choose::verified().or_previous(), Choose::previous(), Choose::exactly("1")]),
+            choose: pick(
+                rng,
+                &[Choose::verified(), Choose::verified().or_previous(), Choose::previous(), Choose::exactly("1")],
+            ),
             suspect: rng.bool().then(|| ReleaseId::from("2")),
             hold: (!one_in(rng, 4)).then(|| seconds(rng.u64(10..40))),
             checks_health,
-            approver: pick(rng, &[Some(Says::Yes), Some(Says::Yes), Some(Says::No), Some(Says::ToSomethingElse), None]),
+            approver: match rng.u8(..8) {
+                0 => Some(Says::No),
+                1 => Some(Says::ToSomethingElse),
+                2 => None,
+                _ => Some(Says::Yes),
+            },
             controllers: vec![],
             jumps: false,
             known: {
-                let of = [Standing::Verified, Standing::Verified, Standing::Failed, Standing::Seen];
+                let of = [Standing::Verified, Standing::Verified, Standing::Verified, Standing::Failed, Standing::Seen];
                 vec![("0".into(), Standing::Verified), (pick(rng, &["0", "1", "1", "1"]).into(), pick(rng, &of))]
             },
         };
@@ -146,7 +152,18 @@ impl Scenario {
     pub(super) fn trouble(&mut self, sim: &Sim, options: &SimOptions) {
         let shared = &mut *sim.shared();
         let rng = &mut shared.rng;
-        let first = pick(rng, &[Order::Person, Order::Person, Order::Person, Order::Machine, Order::Machine, Order::BreakGlass, Order::Rehearsal]);
+        let first = pick(
+            rng,
+            &[
+                Order::Person,
+                Order::Person,
+                Order::Person,
+                Order::Machine,
+                Order::Machine,
+                Order::BreakGlass,
+                Order::Rehearsal,
+            ],
+        );
         let mut orders = vec![first];
         while one_in(rng, 3) {
             orders.push(pick(rng, &[Order::Person, Order::Machine, Order::Machine, Order::BreakGlass]));
@@ -174,7 +191,7 @@ impl Scenario {
             (Fault::JournalSlow, 40),
             (Fault::JournalDamaged, 400),
         ];
-        for _ in 0..rng.u32(2..8) {
+        for _ in 0..rng.u32(3..10) {
             let (fault, rate) = pick(rng, &by_chance);
             shared.rates.insert(fault, rate);
         }
@@ -182,12 +199,16 @@ impl Scenario {
             // Nothing on such a platform tells a copy from a new write: promised by nobody.
             shared.rates.remove(&Fault::Duplicate);
         }
-        shared.left = rng.u32(3..20);
-        for _ in 0..rng.u32(0..5) {
-            let at = rng.u64(1..90);
-            for event in event(rng, self.parts) {
-                self.jumps |= matches!(event.1, Event::Jump(_));
-                shared.events.push((at + event.0, event.1));
+        shared.left = rng.u32(4..24);
+        for _ in 0..pick(rng, &[0, 0, 1, 1, 2, 3]) {
+            let trigger = if rng.bool() { Trigger::Write(rng.u64(1..6)) } else { Trigger::Call(rng.u64(6..90)) };
+            for (later, event) in event(rng, self.parts) {
+                self.jumps |= matches!(event, Event::Jump(_));
+                let trigger = match trigger {
+                    Trigger::Call(n) => Trigger::Call(n + later),
+                    Trigger::Write(n) => Trigger::Write(n + later / 12),
+                };
+                shared.events.push((trigger, event));
             }
         }
         if one_in(rng, 3) {
@@ -316,8 +337,9 @@ fn platform(
     }
     let percent = |n| Some(Weight::percent(n));
     match parts {
-        FakeParts::One if one_in(rng, 3) => {
-            let landing = pick(rng, &[Landing::On("1".into()), Landing::On("0".into()), Landing::Unsaid]);
+        FakeParts::One if rng.bool() => {
+            let landing =
+                pick(rng, &[Landing::On("1".into()), Landing::On("0".into()), Landing::Unsaid, Landing::Unsaid]);
             platform.in_flight("1", "2", landing)
         }
         FakeParts::One if rng.bool() => platform.on("all", "2", None, Some(3)),
@@ -342,14 +364,23 @@ fn platform(
 
 fn strategy(rng: &mut fastrand::Rng, parts: FakeParts, settle: Duration, hold: Duration) -> Arc<dyn Strategy> {
     let direct = Direct::default().with_settle_within(settle).with_hold(hold);
-    let blue_green =
-        BlueGreen::default().with_settle_within(settle).with_hold(hold).with_drain(seconds(5)).with_empty_bad(rng.bool());
+    let blue_green = BlueGreen::default()
+        .with_settle_within(settle)
+        .with_hold(hold)
+        .with_drain(seconds(5))
+        .with_empty_bad(rng.bool());
     let canary = Canary::default().with_settle_within(settle).with_hold(hold).with_pause(seconds(rng.u64(0..10)));
-    match (parts, rng.u8(..4)) {
-        (FakeParts::One, 0) => Arc::new(Rolling::default().with_settle_within(settle).with_hold(hold)),
-        (FakeParts::One, _) | (_, 0) => Arc::new(direct),
-        (_, 1) => Arc::new(blue_green),
-        (_, 2) => Arc::new(canary),
+    let rolling = Rolling::default().with_settle_within(settle).with_hold(hold);
+    let last = Direct::default().with_settle_within(settle).with_in_place(true);
+    let nth = rng.u8(..5);
+    if nth == 0 {
+        let ladder = Ladder::new().rung(canary, Weight::ALL).rung(blue_green, Weight::percent(80));
+        return Arc::new(ladder.rung(direct, Weight::NONE).rung(last, Weight::NONE).then_page("page someone"));
+    }
+    match (parts, nth) {
+        (FakeParts::One, 1) => Arc::new(Ladder::new().rung(rolling, Weight::ALL).rung(direct, Weight::NONE)),
+        (FakeParts::BlueGreen | FakeParts::Made, 1 | 2) => Arc::new(blue_green),
+        (FakeParts::CanaryPair | FakeParts::ByCapacity | FakeParts::PerRelease, 1 | 2) => Arc::new(canary),
         _ => Arc::new(direct),
     }
 }
@@ -357,7 +388,7 @@ fn strategy(rng: &mut fastrand::Rng, parts: FakeParts, settle: Duration, hold: D
 fn event(rng: &mut fastrand::Rng, parts: FakeParts) -> Vec<(u64, Event)> {
     let outage = |rng: &mut fastrand::Rng, fault| Event::Outage(fault, seconds(rng.u64(5..90)));
     let deploy = |fault, release: &str| Event::World(fault, Action::Deploy(release.into()));
-    let event = match rng.u8(..14) {
+    let event = match rng.u8(..15) {
         0 => deploy(Fault::HumanDeploys, "3"),
         1 => Event::World(Fault::HumanEdits, Action::Edit),
         2 => deploy(Fault::HumanRestores, pick(rng, &["1", "2", "0"])),
@@ -376,7 +407,7 @@ fn event(rng: &mut fastrand::Rng, parts: FakeParts) -> Vec<(u64, Event)> {
         8 => outage(rng, Fault::PlatformDown),
         9 => outage(rng, Fault::MetricsDown),
         10 | 11 => outage(rng, Fault::DiskFull),
-        12 => outage(rng, Fault::Denied),
+        12 => Event::Outage(Fault::Denied, seconds(rng.u64(2..20))),
         _ => Event::Jump(if rng.bool() { 3_600_000 } else { -3_600_000 }),
     };
     vec![(0, event)]

@@ -19,7 +19,16 @@ use tokio::time::Instant;
 /// After so many calls in one simulation something turns in circles.
 pub(super) const MOST_CALLS: u64 = 30_000;
 
-/// Something that happens when the n-th call is made.
+/// When something happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trigger {
+    /// When the n-th call is made.
+    Call(u64),
+    /// When the n-th write is sent.
+    Write(u64),
+}
+
+/// Something that happens then.
 #[derive(Clone, Debug)]
 pub(super) enum Event {
     World(Fault, Action),
@@ -36,12 +45,13 @@ pub(super) struct Shared {
     pub(super) left: u32,
     /// The faults are over.
     pub(super) quiet: bool,
-    pub(super) events: Vec<(u64, Event)>,
+    pub(super) events: Vec<(Trigger, Event)>,
     outages: Vec<(Fault, Instant)>,
     wall_offset: i64,
     pub(super) injected: BTreeMap<(Fault, Stage), u64>,
     pub(super) log: Vec<Record>,
     pub(super) calls: u64,
+    writes: u64,
     stages: BTreeMap<u8, Stage>,
     /// Processes that were killed: nothing of them runs any more.
     pub(super) killed: Vec<Life>,
@@ -69,6 +79,7 @@ impl Sim {
             injected: BTreeMap::new(),
             log: vec![],
             calls: 0,
+            writes: 0,
             stages: BTreeMap::new(),
             killed: vec![],
         };
@@ -105,8 +116,13 @@ impl Sim {
             let mut shared = self.shared();
             shared.calls += 1;
             shared.stages.insert(life.controller, stage);
-            let calls = shared.calls;
-            let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut shared.events).into_iter().partition(|(n, _)| *n <= calls);
+            shared.writes += u64::from(stage.writes());
+            let (calls, writes) = (shared.calls, shared.writes);
+            let is_due = |(trigger, _): &(Trigger, Event)| match trigger {
+                Trigger::Call(n) => *n <= calls,
+                Trigger::Write(n) => *n <= writes,
+            };
+            let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut shared.events).into_iter().partition(is_due);
             shared.events = later;
             if shared.quiet { vec![] } else { due }
         };
@@ -141,7 +157,9 @@ impl Sim {
     pub(super) fn hits(&self, life: Life, fault: Fault, stage: Stage) -> bool {
         {
             let mut shared = self.shared();
-            let rate = shared.rates.get(&fault).copied().unwrap_or(0);
+            // Writes are few, and what matters most.
+            let times = if stage.writes() { 3 } else { 1 };
+            let rate = (shared.rates.get(&fault).copied().unwrap_or(0) * times).min(600);
             if rate == 0 || shared.quiet || shared.left == 0 || shared.rng.u16(..1000) >= rate {
                 return false;
             }
@@ -151,7 +169,7 @@ impl Sim {
         true
     }
     /// Is this outage on? It counts once a call.
-    pub(super) fn is_out(&self, life: Life, fault: Fault, stage: Stage) -> bool {
+    pub(super) fn is_out(&self, fault: Fault, stage: Stage) -> bool {
         let now = Instant::now();
         let out = {
             let shared = self.shared();
@@ -159,7 +177,6 @@ impl Sim {
         };
         if out {
             *self.shared().injected.entry((fault, stage)).or_default() += 1;
-            let _ = life;
         }
         out
     }

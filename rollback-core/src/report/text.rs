@@ -40,7 +40,7 @@ impl Report {
                 Entry::Held { nth, .. } => name(*nth).or_else(|| said(&line.entry, self.plan())),
                 // All of it stands in the first line of the report.
                 Entry::Ended(outcome) => Some(outcome.name().into()),
-                entry => said(entry),
+                entry => said(entry, self.plan()),
             };
             text.map(|text| (line.elapsed.as_secs_f64(), text))
         });
@@ -126,8 +126,4 @@ fn said(entry: &Entry, plan: Option<&Plan>) -> Option<String> {
         Entry::Ended(outcome) => format!("{outcome}"),
     };
     Some(text)
-}
-
-fn count(n: usize, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }

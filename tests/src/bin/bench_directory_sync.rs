@@ -111,6 +111,7 @@ fn bench(files: usize, rounds: usize) -> Outcome<Bench> {
         }
         Ok(serde_json::from_slice(&output.stdout)?)
     };
+    rsync(&one, &live, &[])?;
     measured("1", 0)?;
     let (mut all, mut theirs) = (vec![], vec![]);
     for round in 1..=rounds {

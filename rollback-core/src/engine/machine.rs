@@ -512,6 +512,7 @@ impl State {
         for _ in 0..std::mem::take(&mut self.scratch.sent) {
             self.settle_line(lease.epoch);
         }
+        self.outbox.shrink_to_fit();
     }
 
     /// The first entry of the outbox counts now.
@@ -1175,6 +1176,8 @@ impl State {
             reached: chosen.wanted.id.clone(),
             at: self.wall,
         };
+        // Whatever the answer is, it is read anew afterwards: nothing is held meanwhile.
+        self.scratch.seen = None;
         Flow::Ask(Ask::Apply {
             at,
             approved: Box::new(approved),

@@ -417,29 +417,35 @@ impl Observation {
     /// Someone else's hand: a part that shows what neither was found at the start nor a change of this run (begun, done
     /// or not) gave it. A half-done change of ours is never foreign; a hand edit always is.
     pub fn foreign(&self, found: &Found, begun: &[Change]) -> Option<(PartId, Running)> {
+        // Once, and not for each part: a rollback of many steps has begun as many changes as there are parts.
+        let mut given: BTreeMap<&PartId, BTreeSet<&ReleaseId>> = BTreeMap::new();
+        let mut landings: BTreeSet<&ReleaseId> = BTreeSet::new();
+        let mut never = None;
+        for change in begun {
+            match change {
+                Change::Reach(shape) => {
+                    for (id, wish) in &shape.0 {
+                        given.entry(id).or_default().extend(&wish.release);
+                    }
+                }
+                Change::Abort { expect: Landing::On(release), .. } => {
+                    landings.insert(release);
+                }
+                // It did not say where it would land: anything but the suspect may be its doing.
+                Change::Abort { expect: Landing::Unsaid, never: suspect } => never = Some(suspect),
+                Change::Halt | Change::Verb { .. } => {}
+            }
+        }
         let stranger = |(id, part): &(&PartId, &PartState)| {
             let here = found.0.get(*id).map_or(&[][..], |all| all);
             let mut allowed: BTreeSet<&ReleaseId> = here.iter().flat_map(Running::mentions).collect();
-            let mut never = None;
-            for change in begun {
-                match change {
-                    Change::Reach(shape) => allowed.extend(shape.0.get(*id).and_then(|wish| wish.release.as_ref())),
-                    Change::Abort { expect: Landing::On(release), .. } => {
-                        allowed.insert(release);
-                    }
-                    // It did not say where it would land: anything but the suspect may be its doing.
-                    Change::Abort { expect: Landing::Unsaid, never: suspect } => never = Some(suspect),
-                    Change::Halt | Change::Verb { .. } => {}
+            allowed.extend(&landings);
+            if let Some(given) = given.get(*id) {
+                allowed.extend(given);
+                // A part that a change of ours made without naming a release (a release that is a part) brings its own along.
+                if here.is_empty() && given.is_empty() {
+                    allowed.extend(&part.wanted);
                 }
-            }
-            // A part that a change of ours made without naming a release (a release that is a part) brings its own along.
-            let mut made = begun.iter().filter_map(|change| match change {
-                Change::Reach(shape) => shape.0.get(*id),
-                _ => None,
-            });
-            let named = made.clone().any(|wish| wish.release.is_some());
-            if here.is_empty() && !named && made.next().is_some() {
-                allowed.extend(part.wanted.as_ref());
             }
             let ours = |release: &ReleaseId| allowed.contains(release) || never.is_some_and(|n| n != release);
             let told = part.wanted.as_ref().is_none_or(ours);

@@ -5,7 +5,8 @@
 //! with 1 if an aim is missed; `--only-print` never does.
 //!
 //! - *engine step*: one rollback of many steps on the SQLite journal, against two bare appends of 200 bytes with an fsync
-//!   each for every step: its intent must be durable before the write, and its outcome before the next one.
+//!   each for every step: its intent must be durable before the write, and its outcome before the next one. The bare
+//!   appends are made within each write, so that both meet the same disk and the same neighbours.
 //! - *fleet*: many rollbacks at once on one journal, against one at a time on the same journal. All of them are held in
 //!   the middle of their write until the last one is there too. Peak memory is that of a process that does nothing else.
 
@@ -66,27 +67,48 @@ fn main() -> Ended<ExitCode> {
 
 // ---- one rollback of many steps ---------------------------------------------------------------------------------------
 
+/// Measures from within: in each write of a rollback, two bare appends, so that step and appends meet the same disk and the
+/// same neighbours.
+#[derive(Debug)]
+struct Meter {
+    file: File,
+    /// When the write before this one returned.
+    since: Option<Instant>,
+    steps: Vec<f64>,
+    bare: Vec<f64>,
+}
+
+impl Meter {
+    /// From the return of one write to the next: its outcome and the intent of the next are made durable.
+    fn write(&mut self) -> std::io::Result<()> {
+        let now = Instant::now();
+        self.steps.extend(self.since.map(|since| (now - since).as_secs_f64()));
+        for _ in 0..2 {
+            self.file.write_all(&[b'x'; 200])?;
+            self.file.sync_all()?;
+        }
+        self.bare.push(now.elapsed().as_secs_f64());
+        self.since = Some(Instant::now());
+        Ok(())
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn engine_step(dir: &Path, size: &Size) -> Ended<bool> {
-    let (journal, bare) = (dir.join("steps.db"), dir.join("bare"));
+    let journal = SqliteJournal::open(dir.join("steps.db"))?;
     let (mut ratios, mut ours, mut theirs, mut lines, mut bytes) = (vec![], vec![], vec![], 0, 0);
-    let mut file = File::options().create(true).append(true).open(bare)?;
-    let journal = SqliteJournal::open(&journal)?;
     // The first round is for the caches.
     for round in 0..=size.rounds {
-        let began = Instant::now();
-        for _ in 0..2 * size.steps {
-            file.write_all(&[b'x'; 200])?;
-            file.sync_all()?;
-        }
-        let bare = began.elapsed().as_secs_f64() / size.steps as f64;
-        let rack = Rack::new(format!("bench:rack/{round}"), size.steps, None);
-        let began = Instant::now();
+        let file = File::options().create(true).append(true).open(dir.join("bare"))?;
+        let meter = Arc::new(Mutex::new(Meter { file, since: None, steps: vec![], bare: vec![] }));
+        let mut rack = Rack::new(format!("bench:rack/{round}"), size.steps);
+        rack.meter = Some(meter.clone());
         let report = back(rack, &journal).await?;
-        let engine = began.elapsed().as_secs_f64() / size.steps as f64;
+        let meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
+        let (step, bare) = (median(&meter.steps), median(&meter.bare));
         if round > 0 {
-            ratios.push(engine / bare);
-            ours.push(engine * 1e6);
+            ratios.push(step / bare);
+            ours.push(step * 1e6);
             theirs.push(bare * 1e6);
         }
         lines = report.lines().len();
@@ -95,7 +117,7 @@ async fn engine_step(dir: &Path, size: &Size) -> Ended<bool> {
     let ratio = median(&ratios);
     println!(
         "engine step: {ratio:.2}x of two fsync appends, aim at most {STEP_AT_MOST} (n={}, median of {}, {:.2} to {:.2}; \
-         {:.0} µs against {:.0} µs; {lines} lines of {} bytes)",
+         {:.0} µs against {:.0} µs; {lines} lines of {} bytes on average)",
         size.steps,
         size.rounds,
         ratios.iter().copied().fold(f64::INFINITY, f64::min),
@@ -166,7 +188,8 @@ async fn at_once(journal: &Path, name: &str, count: usize) -> Ended<Measured> {
     let began = Instant::now();
     let mut runs = JoinSet::new();
     for n in 0..count {
-        let rack = Rack::new(format!("bench:{name}/{n}"), 1, Some(all_there.clone()));
+        let mut rack = Rack::new(format!("bench:{name}/{n}"), 1);
+        rack.all_there = Some(all_there.clone());
         let journal = journal.clone();
         runs.spawn(async move { back(rack, &journal).await.map(|report| report.lines().len()) });
     }
@@ -185,7 +208,7 @@ async fn alone(journal: &Path, name: &str, count: usize) -> Ended<Measured> {
     let began = Instant::now();
     let mut lines = 0;
     for n in 0..count {
-        let rack = Rack::new(format!("bench:{name}/{n}"), 1, None);
+        let rack = Rack::new(format!("bench:{name}/{n}"), 1);
         lines += back(rack, &journal).await?.lines().len();
     }
     Ok(Measured { runs: count, lines, seconds: began.elapsed().as_secs_f64(), before, peak: peak() })
@@ -207,18 +230,20 @@ async fn back(rack: Rack, journal: &SqliteJournal) -> Result<Report> {
     Ok(report)
 }
 
-/// Places in memory that cost nothing. What is written waits until all others are writing, too.
+/// Places in memory that cost nothing.
 #[derive(Debug)]
 struct Rack {
     id: TargetId,
     places: Mutex<Vec<(PartId, ReleaseId)>>,
+    /// What is written waits until all others are writing, too.
     all_there: Option<Arc<Barrier>>,
+    meter: Option<Arc<Mutex<Meter>>>,
 }
 
 impl Rack {
-    fn new(id: String, places: usize, all_there: Option<Arc<Barrier>>) -> Self {
+    fn new(id: String, places: usize) -> Self {
         let places = (0..places).map(|n| (PartId::new(format!("p{n:04}")), "2".into())).collect();
-        Self { id: id.into(), places: Mutex::new(places), all_there }
+        Self { id: id.into(), places: Mutex::new(places), all_there: None, meter: None }
     }
 }
 
@@ -251,6 +276,10 @@ impl Target for Rack {
                     release.clone_from(wanted);
                 }
             }
+        }
+        if let Some(meter) = &self.meter {
+            let mut meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
+            meter.write().map_err(|e| rollback_core::Error::from_io("append to the bare file", e))?;
         }
         Ok(Applied::done())
     }

@@ -6,7 +6,7 @@ use crate::{
     Unplannable, Verdict,
 };
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 type Answered<T> = Result<T, Fault>;
 
@@ -15,7 +15,7 @@ type Answered<T> = Result<T, Fault>;
 #[non_exhaustive]
 pub enum Answer {
     /// The first one.
-    Start(Box<Intent>),
+    Start(Arc<Intent>),
     /// To [`Ask::Identify`].
     Identified(Answered<Identity>),
     /// To [`Ask::Begin`].
@@ -62,7 +62,7 @@ pub enum Ask {
     /// [`Journal::begin`](crate::Journal::begin).
     Begin {
         /// With this.
-        intent: Box<Intent>,
+        intent: Arc<Intent>,
         /// How long it may take.
         within: Duration,
     },

@@ -5,7 +5,7 @@ use crate::{
     Plan, Release, ReleaseId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// Which step: its rung and its place in it, both from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -48,7 +48,7 @@ pub enum Entry {
         why: String,
     },
     /// What will be done.
-    Planned(Box<Plan>),
+    Planned(Arc<Plan>),
     /// The steps of a rung, made ready.
     Prepared {
         /// Which rung.

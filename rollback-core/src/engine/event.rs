@@ -2,6 +2,7 @@
 
 use crate::{Evidence, Intent, Line, Outcome, RunId, TargetId, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Something happened in a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +32,7 @@ pub enum EventKind {
     /// A run began, or was adopted from where an earlier process left it.
     Began {
         /// What it was asked to do: the journalled intent, if it was adopted.
-        intent: Box<Intent>,
+        intent: Arc<Intent>,
         /// How many lines it had already.
         adopted: Option<u64>,
     },

@@ -5,7 +5,7 @@ use crate::{
     Plan,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// The current step's write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub(super) struct Fold {
     pub(super) identity: Option<Identity>,
     pub(super) chosen: Option<Chosen>,
     pub(super) overridden: bool,
-    pub(super) plan: Option<Box<Plan>>,
+    pub(super) plan: Option<Arc<Plan>>,
     pub(super) prepared: Option<Vec<Approved>>,
     pub(super) approvals: Vec<Digest>,
     pub(super) freezing: Vec<String>,

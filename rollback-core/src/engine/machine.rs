@@ -17,7 +17,7 @@ use crate::{
     Weight, Window,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 /// An entry that is not durable yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,10 +34,11 @@ struct Scratch {
     /// What the quick look at the beginning said.
     identity: Option<Identity>,
     /// The latest read.
-    seen: Option<Observation>,
+    seen: Option<Arc<Observation>>,
     /// The latest read was a full one.
     full: bool,
-    past: Option<Past>,
+    /// The suspect as history has it.
+    suspect: Option<crate::Release>,
     preparing: Vec<Approved>,
     findings: Vec<crate::Finding>,
     /// The intent of the write became durable in this process, and no answer was lost since.
@@ -71,7 +72,7 @@ struct Scratch {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     capabilities: Capabilities,
-    intent: Option<Box<Intent>>,
+    intent: Option<Arc<Intent>>,
     lease: Option<Lease>,
     /// There is no journal to append to: entries are folded at once.
     unjournalled: bool,
@@ -167,6 +168,11 @@ impl State {
         self.fold.wrote
     }
 
+    /// The latest read, if what was decided last rests on one.
+    pub(super) fn seen(&self) -> Option<&Observation> {
+        self.scratch.seen.as_deref()
+    }
+
     fn policy(&self) -> Policy {
         self.intent.as_ref().map(|i| i.policy.clone()).unwrap_or_default()
     }
@@ -228,8 +234,8 @@ impl State {
 
     /// The suspect as history has it, if it does.
     fn suspect_release(&self, suspect: &crate::ReleaseId) -> crate::Release {
-        let known = self.scratch.past.as_ref().and_then(|p| p.history.iter().find(|r| r.id == *suspect).cloned());
-        known.unwrap_or_else(|| crate::Release::new(suspect))
+        let known = self.scratch.suspect.as_ref().filter(|release| release.id == *suspect);
+        known.cloned().unwrap_or_else(|| crate::Release::new(suspect))
     }
 
     fn earns_verified(&self) -> bool {
@@ -342,7 +348,7 @@ impl State {
             Answer::Appended(Ok(())) => self.appended(),
             Answer::Appended(Err(fault)) => self.not_appended(&fault),
             Answer::Fenced(fault) => self.fenced(&fault),
-            Answer::Observed(Ok(seen)) => self.observed(seen),
+            Answer::Observed(Ok(seen)) => self.observed(Arc::new(seen)),
             Answer::Observed(Err(fault)) => {
                 if !self.try_again(&fault) {
                     let lift = match fault.kind {
@@ -395,11 +401,11 @@ impl State {
                     let epoch = lines.last().map_or(lease.epoch, |line| line.epoch);
                     self.lease = Some(Lease { epoch, ..lease });
                 }
-                self.adopt(intent, &lines);
+                self.adopt(Arc::from(intent), &lines);
             }
             Ok(Begun::Over { intent, lines }) => {
                 self.unjournalled = true;
-                self.adopt(intent, &lines);
+                self.adopt(Arc::from(intent), &lines);
             }
             Ok(Begun::Busy { run, who, since }) => {
                 self.unjournalled = true;
@@ -424,7 +430,7 @@ impl State {
         }
     }
 
-    fn adopt(&mut self, intent: Box<Intent>, lines: &[Line]) {
+    fn adopt(&mut self, intent: Arc<Intent>, lines: &[Line]) {
         self.outbox.clear();
         self.fold = Fold::default();
         for (i, line) in lines.iter().enumerate() {
@@ -506,6 +512,7 @@ impl State {
         for _ in 0..std::mem::take(&mut self.scratch.sent) {
             self.settle_line(lease.epoch);
         }
+        self.outbox.shrink_to_fit();
     }
 
     /// The first entry of the outbox counts now.
@@ -542,7 +549,7 @@ impl State {
         );
     }
 
-    fn observed(&mut self, seen: Observation) {
+    fn observed(&mut self, seen: Arc<Observation>) {
         if let Some(was) = &self.fold.identity
             && *was != seen.identity
             && !self.has(Bug::IgnoreIdentity)
@@ -591,7 +598,6 @@ impl State {
         if policy.ordered_by == OrderedBy::Machine && !self.has(Bug::IgnoreBudget) {
             let recent = past.recent.iter().filter(|at| self.wall.since(**at) < policy.budget.window).count();
             if recent >= policy.budget.allows() as usize {
-                self.scratch.past = Some(past);
                 return self.refuse(
                     format!("{recent} rollbacks of this target in the last {:?} already", policy.budget.window),
                     "a person orders it",
@@ -608,10 +614,11 @@ impl State {
             let will_do = policy.known_bad.is_some() || self.has(Bug::ChooseKnownBad);
             past.choose(&choose, &suspect, will_do)
         });
-        self.scratch.past = Some(past);
         match chosen {
             Err(NoChoice { why, lift }) => self.refuse(why, lift),
             Ok(chosen) => {
+                // Of all that history there is, this is what the end needs: ten thousand runs must fit into memory.
+                self.scratch.suspect = past.history.into_iter().find(|release| release.id == chosen.suspect);
                 if !self.capabilities.reversible {
                     let why = "going back may lose data, and cannot be undone";
                     if policy.ordered_by == OrderedBy::Machine {
@@ -659,7 +666,7 @@ impl State {
         if plan.is_nothing() {
             return self.end(Outcome::NothingToDo);
         }
-        self.put(Entry::Planned(Box::new(plan)));
+        self.put(Entry::Planned(Arc::new(plan)));
     }
 
     fn prepared(&mut self, prepared: Result<crate::Prepared, Fault>) {
@@ -913,7 +920,7 @@ impl State {
         let mut situation = Situation::new(
             intent.target.clone(),
             self.capabilities.clone(),
-            seen.clone(),
+            (**seen).clone(),
             chosen.suspect.clone(),
             chosen.wanted.clone(),
         );
@@ -1050,7 +1057,7 @@ impl State {
                 self.begin_step(self.fold.at, &step, &seen);
                 Flow::Again
             }
-            Some(doing) if !doing.done => self.write(&step, seen, &doing, satisfied),
+            Some(doing) if !doing.done => self.write(&step, &seen, &doing, satisfied),
             Some(doing) => self.settle(&step, &seen, &doing, satisfied),
         }
     }
@@ -1104,7 +1111,7 @@ impl State {
     }
 
     /// The intent is durable, the outcome is not known.
-    fn write(&mut self, step: &Step, seen: Observation, doing: &Doing, satisfied: bool) -> Flow {
+    fn write(&mut self, step: &Step, seen: &Observation, doing: &Doing, satisfied: bool) -> Flow {
         let at = self.fold.at;
         if satisfied && doing.partial.is_none() {
             // Seen to have happened, before or behind a lost answer.
@@ -1116,7 +1123,7 @@ impl State {
             let resumed = self.scratch.unclear_since.is_none();
             let since = *self.scratch.unclear_since.get_or_insert(self.elapsed);
             let patient = self.elapsed.saturating_sub(since) < self.policy().look_again_for;
-            let told = judge::told(&step.change, &seen);
+            let told = judge::told(&step.change, seen);
             let on_unknown = self.capabilities.on_unknown(&step.change);
             let happened = match on_unknown {
                 OnUnknown::Again => false,
@@ -1150,7 +1157,7 @@ impl State {
             return Flow::Again;
         }
         // The floor is judged on the very read whose token guards the write.
-        if let Some(why) = self.below_floor(&step.change, &seen) {
+        if let Some(why) = self.below_floor(&step.change, seen) {
             if self.patience_over(step) {
                 self.fail_rung(why);
                 return Flow::Again;
@@ -1169,10 +1176,12 @@ impl State {
             reached: chosen.wanted.id.clone(),
             at: self.wall,
         };
+        // Whatever the answer is, it is read anew afterwards: nothing is held meanwhile.
+        self.scratch.seen = None;
         Flow::Ask(Ask::Apply {
             at,
             approved: Box::new(approved),
-            token: seen.token,
+            token: seen.token.clone(),
             trace: Box::new(trace),
             within: step.settle_within,
         })

@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::{self, Write as _},
     io::Write,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -31,7 +31,7 @@ struct State {
 #[derive(Default)]
 struct Seen {
     began: Timestamp,
-    plan: Option<Box<Plan>>,
+    plan: Option<Arc<Plan>>,
     samples: BTreeMap<String, String>,
     lost: BTreeSet<(String, String)>,
     waiting: String,
@@ -233,7 +233,6 @@ mod tests {
         Applied, Capabilities, Change, Fencing, Identity, Intent, LedgerEntry, Observation, Outcome, PartState,
         Release, Rung, Situation, Standing, Step, Token, Weight, minutes,
     };
-    use std::sync::Arc;
 
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);
@@ -281,9 +280,9 @@ mod tests {
         };
         let verified = LedgerEntry::new(Release::new("1"), Standing::Verified, Timestamp(0), "held for 2 min");
         let text = written(vec![
-            (100, EventKind::Began { intent: Box::new(intent), adopted: None }),
+            (100, EventKind::Began { intent: Arc::new(intent), adopted: None }),
             (100, journalled(chose)),
-            (101, journalled(Entry::Planned(Box::new(plan)))),
+            (101, journalled(Entry::Planned(Arc::new(plan)))),
             (101, EventKind::Lost { what: "journal".into(), why: "disk full".into() }),
             (101, journalled(Entry::Lost { what: "journal".into(), why: "disk full".into() })),
             (102, journalled(Entry::Doing { at, approved: "sha256:0".into() })),

@@ -39,9 +39,9 @@ enum What {
 async fn main() -> Result<ExitCode> {
     let cli = Cli::parse();
     let target = ReleaseDir::open(&cli.root)?.restart_with(["systemctl", "restart", "checkout"]);
-    let journal = SqliteJournal::open(&cli.journal)?;
+    let journal = || SqliteJournal::open(&cli.journal);
     let rollback = Rollback::of(target.clone())
-        .journal(journal.clone())
+        .journal(journal()) // the result: breaking the glass goes on without a journal, and says so
         .healthy_when(Http::get(&cli.health)?.consecutive(3))
         .recovered_when(Runs::wanted().and(StaysHealthy::for_at_least(minutes(2))))
         .observer(Progress::stderr());
@@ -50,10 +50,10 @@ async fn main() -> Result<ExitCode> {
             for (id, part) in target.observe(Look::full()).await?.parts {
                 println!("{id}: {}", part.running);
             }
-            for known in journal.ledger(target.id()).await? {
+            for known in journal()?.ledger(target.id()).await? {
                 println!("{}: {:?}, {}", known.release.label, known.standing, known.why);
             }
-            for run in journal.runs(&RunQuery::of_target(target.id()).with_limit(5)).await? {
+            for run in journal()?.runs(&RunQuery::of_target(target.id()).with_limit(5)).await? {
                 let end = run.outcome.map_or("unfinished".into(), |end| end.to_string());
                 println!("{} {} {}: {end}", run.began, run.run, run.why);
             }
@@ -63,7 +63,7 @@ async fn main() -> Result<ExitCode> {
             let choose = to.map_or(Choose::verified().or_previous(), Choose::exactly);
             rollback.because(why).to(choose).policy(Policy::default().with_dry_run(dry_run)).run().await?
         }
-        What::Resume if journal.runs(&RunQuery::unfinished()).await?.is_empty() => {
+        What::Resume if journal()?.runs(&RunQuery::unfinished()).await?.is_empty() => {
             eprintln!("nothing was left unfinished");
             return Ok(ExitCode::SUCCESS);
         }

@@ -5,11 +5,7 @@ use async_trait::async_trait;
 use rollback_core::{prelude::*, *};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
-use std::{
-    fs::{self, File},
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-};
+use std::{fs, fs::File, os::unix::fs::MetadataExt as _, path::Path, path::PathBuf};
 
 /// A configuration file in a folder.
 #[derive(Clone, Debug)]
@@ -61,13 +57,11 @@ impl Target for Config {
     }
     async fn observe(&self, _: Look) -> Result<Observation> {
         let live = self.live()?;
-        let ids = self.versions()?.into_iter().map(|n| ReleaseId::new(n.to_string()));
-        let part = match ids.into_iter().find(|id| self.version(id).is_ok_and(|text| text == live.0)) {
-            Some(id) => PartState::of(id),
-            None => PartState::new(None, Running::Unknown { fingerprint: live.0.clone(), named: None }),
-        };
+        let mut ids = self.versions()?.into_iter().map(|n| ReleaseId::new(n.to_string()));
+        let part = ids.find(|id| self.version(id).is_ok_and(|text| text == live.0)).map(PartState::of);
+        let unknown = || PartState::new(None, Running::Unknown { fingerprint: live.0.clone(), named: None });
         let identity = Identity::new("this host", self.folder.display().to_string());
-        Ok(Observation::of_one(identity, part, Token(Some(Payload::of(&live)?))))
+        Ok(Observation::of_one(identity, part.unwrap_or_else(unknown), Token(Some(Payload::of(&live)?))))
     }
     async fn history(&self, limit: usize) -> Result<Vec<Release>> {
         Ok(self.versions()?.into_iter().take(limit).map(|n| Release::new(n.to_string())).collect())

@@ -54,7 +54,7 @@ impl Bench for Folders {
         })
     }
     async fn vanish(&self) -> Option<Result<()>> {
-        self.someone(|folder| fs::remove_file(folder.file("live.conf")))
+        self.someone(|folder| fs::remove_dir_all(folder.file("")))
     }
 }
 

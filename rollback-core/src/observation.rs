@@ -45,6 +45,8 @@ pub struct Mark {
     pub key: String,
     /// What the write answered.
     pub handle: Option<Handle>,
+    /// What was to be changed: what a target needs to call a half-done migration of ours by its name.
+    pub change: Option<Change>,
     /// How long ago the intent was journalled, time the run was not driven left out.
     pub age: Duration,
 }
@@ -52,7 +54,7 @@ pub struct Mark {
 impl Mark {
     /// A write whose answer has not come.
     pub fn new(key: impl Into<String>) -> Self {
-        Self { key: key.into(), handle: None, age: Duration::ZERO }
+        Self { key: key.into(), handle: None, change: None, age: Duration::ZERO }
     }
 }
 

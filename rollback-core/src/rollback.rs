@@ -1,10 +1,12 @@
 //! The builder: everything a rollback is made of, named for what it does.
 
+#[cfg(feature = "planted-bugs")]
+use crate::engine::Bug;
 use crate::{
     Approver, Choose, Clock, Error, Freeze, HealthCheck, Intent, Journal, Kind, Observer, OrderedBy, Policy, ReleaseId,
     Result, RunId, Strategy, Support, Target, TargetId, Timestamp, Verifier,
     engine::{
-        Bug, Spool,
+        Spool,
         driver::{Setup, drive},
     },
     report::Report,

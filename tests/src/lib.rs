@@ -3,3 +3,4 @@
 pub mod between;
 pub mod golden;
 pub mod place;
+pub mod platforms;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use async_trait::async_trait;
+use rollback_core::wrap::{Checked, DryRun, Limit, Retry, Timeout};
 use rollback_core::{
     Applied, Approved, Capabilities, Capacity, Change, DiffLine, Error, EvidenceSource, Fencing, Identity, Kind,
     Landing, Look, Observation, OnUnknown, Ours, PartId, Prepared, Record, Release, ReleaseId, Result, Target,
@@ -9,7 +10,10 @@ use rollback_core::{
     testing::{
         laws::{
             Ruling,
-            target::{Bench, all, each},
+            target::{
+                Bench, all, diff_says_something, digest_is_stable, each, has_parts, history_is_bounded,
+                reading_has_no_effect, unknown_release_is_refused, unsupported_is_refused,
+            },
         },
         *,
     },
@@ -134,6 +138,45 @@ fn shapes() -> Vec<(&'static str, Fakes)> {
 async fn the_fake_platform_keeps_the_laws_in_every_shape() {
     for (name, bench) in shapes() {
         assert_eq!(all(&bench).await, [], "{name}");
+    }
+}
+
+/// What a wrapper adds, it adds without breaking a law.
+#[tokio::test(start_paused = true)]
+async fn wrappers_keep_the_laws() {
+    let wraps: [(&str, Wrap); 5] = [
+        ("retry", |platform| Arc::new(Retry::new(platform))),
+        ("timeout", |platform| Arc::new(Timeout::new(platform))),
+        ("limit", |platform| Arc::new(Limit::new(platform, 2))),
+        ("checked", |platform| Arc::new(Checked::new(platform))),
+        ("all of them", |platform| Arc::new(Limit::new(Retry::new(Timeout::new(Checked::new(platform))), 2))),
+    ];
+    for (wrap, how) in wraps {
+        for (shape, bench) in shapes() {
+            assert_eq!(all(&bench.wrapped(how)).await, [], "{wrap} around {shape}");
+        }
+    }
+}
+
+/// A dry run keeps what it can keep: it reads as the target does, and writes nothing.
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_keeps_the_laws_of_reading() {
+    for (shape, bench) in shapes() {
+        let bench = bench.wrapped(|platform| Arc::new(DryRun::new(platform)));
+        for law in [
+            has_parts(&bench).await,
+            reading_has_no_effect(&bench).await,
+            history_is_bounded(&bench).await,
+            unknown_release_is_refused(&bench).await,
+            unsupported_is_refused(&bench).await,
+            digest_is_stable(&bench).await,
+            diff_says_something(&bench).await,
+        ] {
+            assert!(law.is_ok(), "{shape}: {law:?}");
+        }
+        let broken = all(&bench).await;
+        assert!(!broken.is_empty(), "{shape}: a dry run wrote");
+        assert_eq!(bench.effects(), Some(0), "{shape}");
     }
 }
 

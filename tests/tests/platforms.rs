@@ -75,7 +75,7 @@ fn gentler_ways_where_they_fit() {
     let fits = |strategy: &dyn Strategy| -> Vec<String> {
         let all = platforms::all().unwrap().into_iter();
         let planned = all.filter(|picture| strategy.plan(&situation(picture)).is_ok());
-        planned.map(|picture| picture.id.to_string().split(':').next().unwrap().to_string()).collect()
+        planned.map(|picture| picture.id.as_str().split(':').next().unwrap().to_owned()).collect()
     };
     // An ECS deployment in flight is aborted whatever the strategy, because the platform says where it lands.
     assert_eq!(fits(&BlueGreen::default()), ["k8s", "ecs", "lambda"]);

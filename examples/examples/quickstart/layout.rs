@@ -46,7 +46,7 @@ impl Layout {
             fs::write(folder.join("service.json"), serde_json::to_vec_pretty(&file)?)?;
         }
         match symlink(format!("releases/{GOOD}"), layout.root().join("current")) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error.into()),
             _ => Ok(layout),
         }
     }

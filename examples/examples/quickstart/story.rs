@@ -100,7 +100,7 @@ async fn roll_back(layout: &Layout, options: &Options, blamed: &Blamed, say: &im
         command.args(["--blame", &blamed.release, "--work"]);
         command.arg(layout.work()).stdin(Stdio::null()).kill_on_drop(true);
         command.args(options.fast.then_some("--fast")).args(options.dry_run.then_some("--dry-run"));
-        Ok::<_, std::io::Error>(command.spawn()?)
+        command.spawn()
     };
     let mut process = start()?;
     if options.kill {

@@ -168,6 +168,7 @@ impl Fold {
         let (at, handle, since) = self.last.as_ref()?;
         let mut mark = Mark::new(format!("{run}/{at}"));
         mark.handle.clone_from(handle);
+        mark.change = self.change(*at).cloned();
         mark.age = now.saturating_sub(*since);
         Some(mark)
     }

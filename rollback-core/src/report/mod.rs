@@ -125,26 +125,32 @@ impl Report {
     }
     /// Every support that was lost, with why.
     pub fn losses(&self) -> Vec<(&str, &str)> {
-        let lost = |entry| match entry {
-            &Entry::Lost { ref what, ref why } => Some((what.as_str(), why.as_str())),
-            _ => None,
-        };
+        fn lost(entry: &Entry) -> Option<(&str, &str)> {
+            match entry {
+                Entry::Lost { what, why } => Some((what, why)),
+                _ => None,
+            }
+        }
         self.entries().filter_map(lost).collect()
     }
     /// What was saved before the first change.
     pub fn evidence(&self) -> &[Artifact] {
-        let kept = |entry| match entry {
-            &Entry::EvidenceKept(ref kept) => Some(kept.as_slice()),
-            _ => None,
-        };
+        fn kept(entry: &Entry) -> Option<&[Artifact]> {
+            match entry {
+                Entry::EvidenceKept(kept) => Some(kept),
+                _ => None,
+            }
+        }
         self.entries().find_map(kept).unwrap_or_default()
     }
     /// What was not as planned at the end.
     pub fn residue(&self) -> &[DiffLine] {
-        let left = |entry| match entry {
-            &Entry::Residue(ref lines) => Some(lines.as_slice()),
-            _ => None,
-        };
+        fn left(entry: &Entry) -> Option<&[DiffLine]> {
+            match entry {
+                Entry::Residue(lines) => Some(lines),
+                _ => None,
+            }
+        }
         self.entries().rev().find_map(left).unwrap_or_default()
     }
     /// How many writes were answered as done, as far as this run knows.
@@ -155,10 +161,12 @@ impl Report {
     }
     /// The freezes that still hold, with when they lapse: somebody must lift them.
     pub fn frozen(&self) -> Vec<(&str, Option<Timestamp>)> {
-        let held = |entry| match entry {
-            &Entry::Froze { ref name, was: Some(_), until } => Some((name.as_str(), until)),
-            _ => None,
-        };
+        fn held(entry: &Entry) -> Option<(&str, Option<Timestamp>)> {
+            match entry {
+                Entry::Froze { name, was: Some(_), until } => Some((name, *until)),
+                _ => None,
+            }
+        }
         self.entries().filter_map(held).collect()
     }
     /// How long the run was driven, over all processes.

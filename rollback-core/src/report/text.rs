@@ -1,7 +1,7 @@
 //! The report for terminals.
 
 use super::Report;
-use crate::{Entry, Extent, observe::printable};
+use crate::{At, Entry, Extent, Plan, observe::printable};
 use std::fmt;
 
 impl fmt::Display for Report {
@@ -37,10 +37,10 @@ impl Report {
         let name = |nth: usize| self.intent().verifiers.get(nth).map(|(name, _)| format!("{name}: holds"));
         let mut lines = self.lines().iter().filter_map(|line| {
             let text = match &line.entry {
-                Entry::Held { nth, .. } => name(*nth).or_else(|| said(&line.entry)),
+                Entry::Held { nth, .. } => name(*nth).or_else(|| said(&line.entry, self.plan())),
                 // All of it stands in the first line of the report.
                 Entry::Ended(outcome) => Some(outcome.name().into()),
-                entry => said(entry),
+                entry => said(entry, self.plan()),
             };
             text.map(|text| (line.elapsed.as_secs_f64(), text))
         });
@@ -82,7 +82,12 @@ fn diff(line: &crate::DiffLine) -> String {
 }
 
 /// What a line of the journal says to a person; `None` for what goes without saying.
-pub(crate) fn said(entry: &Entry) -> Option<String> {
+fn said(entry: &Entry, plan: Option<&Plan>) -> Option<String> {
+    // Counted from 1, as the plan is shown.
+    let step = |at: &At| {
+        let name = plan.and_then(|p| p.rungs.get(at.rung)?.steps.get(at.step)).map(|s| format!(" ({})", s.name));
+        format!("step {}.{}{}", at.rung + 1, at.step + 1, name.unwrap_or_default())
+    };
     let text = match entry {
         Entry::Identified(identity) => format!("it is {identity}"),
         Entry::Chose { suspect, wanted, why, .. } => format!("leaves {suspect} for {} ({why})", wanted.id),
@@ -103,17 +108,17 @@ pub(crate) fn said(entry: &Entry) -> Option<String> {
         Entry::Tried { by, .. } => format!("tried elsewhere first by {by}: it works there"),
         Entry::EvidenceKept(kept) if kept.is_empty() => return None,
         Entry::EvidenceKept(kept) => format!("{} of evidence kept", count(kept.len(), "piece")),
-        Entry::Doing { at, .. } => format!("step {at} begins"),
+        Entry::Doing { at, .. } => format!("{} begins", step(at)),
         Entry::Did { at, applied } => match &applied.extent {
-            Extent::Done => format!("step {at} is written"),
-            Extent::Submitted => format!("step {at} is under way"),
-            Extent::Partial { done, of, .. } => format!("step {at}: {done} of {of} done"),
-            Extent::NotStarted { why } => format!("step {at} was not done: {why}"),
+            Extent::Done => format!("{} is written", step(at)),
+            Extent::Submitted => format!("{} is under way", step(at)),
+            Extent::Partial { done, of, .. } => format!("{}: {done} of {of} done", step(at)),
+            Extent::NotStarted { why } => format!("{} was not done: {why}", step(at)),
         },
-        Entry::Unclear { at, fault } => format!("step {at}: whether it happened is not known yet: {fault}"),
-        Entry::NotDone { at, fault } => format!("step {at} was not done: {fault}"),
-        Entry::AlreadySo { at } => format!("step {at} needs no write"),
-        Entry::StepDone { at } => format!("step {at} stands"),
+        Entry::Unclear { at, fault } => format!("{}: whether it happened is not known yet: {fault}", step(at)),
+        Entry::NotDone { at, fault } => format!("{} was not done: {fault}", step(at)),
+        Entry::AlreadySo { at } => format!("{} needs no write", step(at)),
+        Entry::StepDone { at } => format!("{} stands", step(at)),
         Entry::Reached { rung } => format!("rung {} is through: verifying", rung + 1),
         Entry::Held { nth, .. } => format!("verifier {} held", nth + 1),
         Entry::RungFailed { rung, why } => format!("rung {} failed: {why}", rung + 1),
@@ -121,4 +126,8 @@ pub(crate) fn said(entry: &Entry) -> Option<String> {
         Entry::Ended(outcome) => format!("{outcome}"),
     };
     Some(text)
+}
+
+fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }

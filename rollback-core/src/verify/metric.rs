@@ -2,7 +2,7 @@
 
 use super::{
     Verdict, Verifier, Window,
-    presets::{Must, Preset},
+    recovery::{Must, Preset},
 };
 use crate::{
     Clock, Context, Evidence, Now, Result, SystemClock,
@@ -120,7 +120,7 @@ impl MetricBack {
 #[async_trait]
 impl Verifier for MetricBack {
     fn name(&self) -> String {
-        format!("{}: {:?}", self.name, self.must)
+        format!("{} to {}", self.name, self.must)
     }
     fn window(&self) -> Window {
         self.window
@@ -138,7 +138,7 @@ impl Verifier for MetricBack {
             Err(why) => return Ok(Verdict::Unknown(evidence(format!("no data: {why}")))),
         };
         let seen =
-            |more: &str| evidence(format!("{} of {} observations, must {:?}{more}", level.value, level.of, self.must));
+            |more: &str| evidence(format!("{} of {} observations, must {}{more}", level.value, level.of, self.must));
         let baseline = self.baseline.filter(|b| b.of >= self.min_samples as f64).map(|b| b.value);
         Ok(match self.must.holds(level.value, baseline) {
             Some(true) => Verdict::Holds(seen("")),
@@ -215,7 +215,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_runbooks_condition() {
         let latency =
-            || MetricBack::preset(crate::verify::presets::runbook_001::latency(), source([Some(0.109.into())]));
+            || MetricBack::preset(crate::verify::recovery::runbook_001::latency(), source([Some(0.109.into())]));
         assert_eq!(word(&latency().verify(&context(60)).await.unwrap()), "unknown", "there is no baseline");
         let with_one = latency().with_baseline(Level::new(0.1, 50.0));
         assert_eq!(word(&with_one.verify(&context(60)).await.unwrap()), "holds");

@@ -7,7 +7,7 @@ mod closure;
 mod healthy;
 mod instances_ready;
 mod log_scan;
-pub mod presets;
+pub mod recovery;
 mod runs;
 #[cfg(test)]
 pub(crate) mod sample;

@@ -335,7 +335,7 @@ async fn two_at_once_one_begins_and_the_other_is_told() {
     );
     let token = look(&target).await.token;
     let (x, y) = tokio::join!(target.apply(&a, token.clone(), &one), target.apply(&b, token, &other));
-    let e = if x.is_ok() { y.unwrap_err() } else { x.unwrap_err() };
+    let e = [x, y].into_iter().find_map(Result::err).unwrap();
     assert_eq!((e.kind(), e.effect()), (Kind::Conflict, Effect::None), "{e}");
     assert_eq!(place.tree("live"), place.tree("releases/1"));
 }

@@ -3,8 +3,8 @@
 use super::{FlagReader, FlagRule, FlagState, FlagStore, FlagWrite, SeenFlag};
 use crate::{
     Applied, Approved, Capabilities, Change, DiffLine, Error, Extent, Fencing, Finding, Identity, Kind, Look, Mark,
-    Observation, Ours, PartState, Payload, Prepared, Release, ReleaseId, Result, Running, Settled, Severity, Stored,
-    Target, TargetId, Token, Work, seconds,
+    Observation, Ours, PartState, Payload, Prepared, Release, Result, Running, Settled, Severity, Stored, Target,
+    TargetId, Token, Work, seconds,
 };
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};

@@ -262,6 +262,7 @@ pub(crate) struct Scene {
 
 /// What happened to the world, as the world itself saw it. The simulator judges by this, not by what an engine claims.
 #[derive(Clone, Debug)]
+#[allow(dead_code)] // The trace of the simulator shows all of it.
 pub(crate) enum Happened {
     /// A write of a run arrived.
     Wrote { run: RunId, key: String, epoch: u64, landed: Landed, before: Scene, after: Scene },

@@ -611,11 +611,14 @@ fn is_so(change: &Change, now: &Observation) -> bool {
     }
 }
 
+/// What it is told, what runs, its weight, its instances.
+type Part = (Option<ReleaseId>, Running, Option<Weight>, Option<u32>);
+
 /// What must not change unasked: what is told and what runs, weights, instances, whose it is.
 #[derive(Clone, Debug, PartialEq)]
 struct Picture {
     identity: Identity,
-    parts: BTreeMap<PartId, (Option<ReleaseId>, Running, Option<Weight>, Option<u32>)>,
+    parts: BTreeMap<PartId, Part>,
     owners: Vec<String>,
     in_flight: bool,
 }

@@ -1,7 +1,7 @@
 //! The judge: goes through the record once, and holds it against the invariants. It knows what was written, read, sent and
 //! answered, and what the world did; of the engine it knows what was journalled and reported, and believes neither.
 //!
-//! Waived, and only so far: where the journal is optional and was lost, 1 and 3 (the loss must be reported); where fencing is
+//! Waived, and only so far: where the journal is optional and was lost, 1, 2 and 3 (the loss must be reported); where fencing is
 //! best effort, writes that were on their way before somebody else's; where the wall clock jumped, the budget, which has no
 //! other clock across processes.
 
@@ -21,6 +21,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
+
+/// A write that is on its way arrives no later than this.
+const LATEST: Duration = Duration::from_secs(10);
+/// What a run may act beyond its deadline: the call that is under way when it is over.
+const LAST_CALL: Duration = Duration::from_secs(240);
 
 /// What is known of a run.
 #[derive(Debug, Default)]
@@ -69,7 +74,7 @@ struct Sent {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Answer {
-    Ok { partial: bool },
+    Ok,
     NoEffect,
     Unknown,
 }
@@ -147,7 +152,7 @@ pub(super) fn check(sim: &Sim, scenario: &Scenario) -> Vec<Broken> {
     }
     let ended_at = shared.log.iter().rev().find(|r| matches!(r.what, What::Ended { .. })).map(|r| r.at);
     if let Some(ended_at) = ended_at
-        && judge.last_effect > ended_at + seconds_of_lateness()
+        && judge.last_effect > ended_at + LATEST
     {
         judge.broke(
             21,
@@ -159,17 +164,10 @@ pub(super) fn check(sim: &Sim, scenario: &Scenario) -> Vec<Broken> {
     if !unfinished.is_empty() {
         judge.broke(22, format!("{} did not end, although the faults were over", unfinished.join(", ")));
     }
-    if sim_overran(&shared.calls) {
+    if shared.calls > super::sim::MOST_CALLS {
         judge.broke(22, format!("{} calls: something turns in circles", shared.calls));
     }
     judge.broken
-}
-
-fn sim_overran(calls: &u64) -> bool {
-    *calls > super::sim::MOST_CALLS
-}
-fn seconds_of_lateness() -> Duration {
-    Duration::from_secs(10)
 }
 
 impl Judge<'_> {
@@ -348,7 +346,7 @@ impl Judge<'_> {
         let run = self.run(id);
         run.seq = line.seq + 1;
         run.elapsed = line.elapsed;
-        if !run.reached && line.acted > run.policy.deadline + Duration::from_secs(240) {
+        if !run.reached && line.acted > run.policy.deadline + LAST_CALL {
             let why = format!("{id} acts since {:?}, and had {:?}", line.acted, run.policy.deadline);
             self.broke(22, why);
         }
@@ -356,7 +354,6 @@ impl Judge<'_> {
     }
 
     fn entry(&mut self, id: &RunId, entry: &Entry) {
-        let now = self.now;
         match entry {
             Entry::Identified(identity) => self.run(id).identities.push(identity.clone()),
             Entry::Chose { suspect, wanted, .. } => {
@@ -379,7 +376,6 @@ impl Judge<'_> {
                 run.needs_approval = approved.iter().any(|a| a.needs_approval.is_some());
                 run.approved = false;
             }
-            Entry::Approved { .. } => {}
             Entry::Doing { at, .. } => self.doing(id, *at),
             Entry::Did { at, applied } => {
                 let key = format!("{id}/{at}");
@@ -433,7 +429,6 @@ impl Judge<'_> {
                 {
                     lock.free = true;
                 }
-                let _ = now;
             }
             _ => {}
         }
@@ -480,7 +475,7 @@ impl Judge<'_> {
         let Some(step) = self.step(id, at) else { return };
         let run = self.run(id);
         let answered =
-            run.sent.get(key).is_some_and(|sent| sent.iter().any(|s| matches!(s.answer, Some((_, Answer::Ok { .. })))));
+            run.sent.get(key).is_some_and(|sent| sent.iter().any(|s| matches!(s.answer, Some((_, Answer::Ok)))));
         let landed = run.effects.contains_key(key);
         if !answered && !landed && !self.seen_told(&step.change) {
             self.broke(20, format!("{key} is said to have happened; it did not, and was not read so"));
@@ -563,21 +558,23 @@ impl Judge<'_> {
             self.broke(16, format!("{key} was sent on a journal with a line missing"));
         }
         let policy = self.run(id).policy.clone();
-        if !scenario.reversible && !(policy.ordered_by == OrderedBy::Person && policy.irreversible) {
+        let has_the_word = policy.ordered_by == OrderedBy::Person && policy.irreversible;
+        if !scenario.reversible && !has_the_word {
             self.broke(7, format!("{key} was sent, and going back may lose data"));
         }
         let run = self.run(id);
-        if run.needs_approval && policy.approvals && !run.approved_ever() {
+        if run.needs_approval && policy.approvals && !run.approved {
             self.broke(7, format!("{key} was sent without the approval that it needs"));
         }
         self.again(id, key, reads);
         self.floor(id, key, change, last_read.as_ref());
         self.strangers_were_read(id, key, last_read.as_ref());
         let life = self.life;
+        let forgot = self.process().journal_failed;
         let run = self.run(id);
         run.known.extend(mentions(change));
         run.lands_anywhere |= matches!(change, Change::Abort { expect: crate::Landing::Unsaid, .. });
-        let unjournalled = !run.doing.contains_key(key);
+        let unjournalled = !run.doing.contains_key(key) || (forgot && run.policy.journal == Support::IfThere);
         run.sent.entry(key.to_owned()).or_default().push(Sent { life, at: now, reads, unjournalled, answer: None });
     }
 
@@ -601,7 +598,7 @@ impl Judge<'_> {
             self.broke(8, format!("{key} is sent again without a look in between"));
         }
         let lost = match last.answer {
-            Some((_, Answer::Ok { .. } | Answer::NoEffect)) => return,
+            Some((_, Answer::Ok | Answer::NoEffect)) => return,
             Some((at, Answer::Unknown)) => at,
             None => last.at,
         };
@@ -671,7 +668,7 @@ impl Judge<'_> {
         let (now, life) = (self.now, self.life);
         let Some((run, _)) = key.rsplit_once('/') else { return };
         let answer = match answer {
-            Ok(applied) => Answer::Ok { partial: matches!(applied.extent, Extent::Partial { .. }) },
+            Ok(_) => Answer::Ok,
             Err((_, Effect::None)) => Answer::NoEffect,
             Err(_) => Answer::Unknown,
         };
@@ -713,7 +710,7 @@ impl Judge<'_> {
         if !waived && !self.run(id).doing.contains_key(key) {
             self.broke(1, format!("{key} had an effect without a durable intent"));
         }
-        if epoch > 0 && epoch < self.highest_effect && tokens {
+        if epoch > 0 && epoch < self.highest_effect && tokens && !waived {
             let highest = self.highest_effect;
             self.broke(2, format!("{key} had an effect under epoch {epoch}, after one under {highest}"));
         }
@@ -745,7 +742,6 @@ impl Judge<'_> {
     // ---- ends -------------------------------------------------------------------------------------------------------
 
     fn ended(&mut self, outcome: &Outcome, lines: &[Line], scene: &Scene) {
-        let now = self.now;
         let process = self.process();
         let (read, began, fenced) = (process.last_read.clone(), process.began, process.fenced);
         let (drives, damaged) = (process.drives, process.damaged);
@@ -804,7 +800,6 @@ impl Judge<'_> {
             }
             _ => {}
         }
-        let _ = now;
     }
 
     fn recovered(&mut self, id: &RunId, lines: &[Line], scene: &Scene, read: Option<&(Duration, PartStates, bool)>) {
@@ -826,12 +821,6 @@ impl Judge<'_> {
         if !serving.iter().any(|(_, part)| part.runs(&wanted)) {
             self.broke(13, format!("{id} recovered, and {wanted} serves nowhere"));
         }
-    }
-}
-
-impl Run {
-    fn approved_ever(&self) -> bool {
-        self.approved
     }
 }
 

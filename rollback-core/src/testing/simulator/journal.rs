@@ -24,7 +24,7 @@ impl SimJournal {
         let (sim, life) = (&self.sim, self.life);
         sim.call(life, stage);
         yield_now().await;
-        if sim.is_out(life, Fault::DiskFull, stage) {
+        if sim.is_out(Fault::DiskFull, stage) {
             return Err(unavailable(doing, "the disk is full").without_effect());
         }
         if sim.hits(life, Fault::JournalFails, stage) {

@@ -26,8 +26,9 @@ pub(super) struct Life {
 
 pub(super) type PartStates = Arc<BTreeMap<PartId, PartState>>;
 
-/// What was seen.
+/// What was seen. What the judge does not read, the trace and its hash do.
 #[derive(Clone, Debug)]
+#[allow(dead_code)]
 pub(super) enum What {
     Started {
         run: RunId,

@@ -50,7 +50,6 @@ pub(super) struct Scenario {
     pub(super) knows_keys: bool,
     pub(super) pieces: bool,
     pub(super) reversible: bool,
-    pub(super) needs_approval: bool,
     pub(super) strategy: Arc<dyn Strategy>,
     pub(super) policy: Policy,
     choose: Choose,
@@ -124,7 +123,6 @@ impl Scenario {
             knows_keys,
             pieces,
             reversible,
-            needs_approval,
             strategy: strategy(rng, parts, settle, hold),
             policy,
             choose: pick(

@@ -169,7 +169,7 @@ impl Sim {
         true
     }
     /// Is this outage on? It counts once a call.
-    pub(super) fn is_out(&self, life: Life, fault: Fault, stage: Stage) -> bool {
+    pub(super) fn is_out(&self, fault: Fault, stage: Stage) -> bool {
         let now = Instant::now();
         let out = {
             let shared = self.shared();
@@ -177,7 +177,6 @@ impl Sim {
         };
         if out {
             *self.shared().injected.entry((fault, stage)).or_default() += 1;
-            let _ = life;
         }
         out
     }

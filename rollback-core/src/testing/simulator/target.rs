@@ -30,13 +30,13 @@ impl SimTarget {
         sim.call(life, stage);
         yield_now().await;
         tokio::time::sleep(sim.millis(1..40)).await;
-        if sim.is_out(life, Fault::PlatformDown, stage) {
+        if sim.is_out(Fault::PlatformDown, stage) {
             if sim.chance(4) {
                 pending::<()>().await;
             }
             return Err(unavailable(doing, "the platform is down").without_effect());
         }
-        if sim.is_out(life, Fault::Denied, stage) {
+        if sim.is_out(Fault::Denied, stage) {
             return Err(Error::new(Kind::Denied, doing).with_message("the credentials are gone").without_effect());
         }
         if sim.hits(life, Fault::Transient, stage) {
@@ -170,7 +170,7 @@ impl SimHealth {
         let (sim, life) = (&self.sim, self.life);
         sim.call(life, stage);
         yield_now().await;
-        if sim.is_out(life, Fault::MetricsDown, stage) {
+        if sim.is_out(Fault::MetricsDown, stage) {
             return match sim.shared().rng.u8(..3) {
                 0 => Err(unavailable("ask for the health", "no metrics")),
                 _ => Ok(Health::Unknown(vec![])),

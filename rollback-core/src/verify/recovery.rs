@@ -48,7 +48,7 @@ impl Must {
     /// number, or a share of a baseline that is not above zero.
     ///
     /// ```
-    /// use rollback_core::verify::presets::Must;
+    /// use rollback_core::verify::recovery::Must;
     /// assert_eq!(Must::ExceedBaselineByShare(0.1).holds(0.109, Some(0.1)), Some(true));
     /// assert_eq!(Must::ExceedBaselineByShare(0.1).holds(0.109, None), None);
     /// ```
@@ -71,6 +71,24 @@ impl Must {
     /// It is compared with a baseline.
     pub fn needs_baseline(self) -> bool {
         !matches!(self, Must::BeLess(_) | Must::BeAtMost(_) | Must::BeAtLeast(_))
+    }
+}
+
+/// `be less than 0.01`, `exceed the baseline by at most 10 %`.
+impl std::fmt::Display for Must {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let percent = |share: f64| format!("{} %", (share * 10_000.0).round() / 100.0);
+        match *self {
+            Must::BeLess(limit) => write!(f, "be less than {limit}"),
+            Must::BeAtMost(limit) => write!(f, "be at most {limit}"),
+            Must::BeAtLeast(limit) => write!(f, "be at least {limit}"),
+            Must::ExceedBaselineByAtMost(by) => write!(f, "exceed the baseline by at most {by}"),
+            Must::ExceedBaselineByShare(share) => write!(f, "exceed the baseline by at most {}", percent(share)),
+            Must::FallShortOfBaselineByShare(share) => {
+                write!(f, "fall short of the baseline by at most {}", percent(share))
+            }
+            Must::StayWithinShareOfBaseline(share) => write!(f, "stay within {} of the baseline", percent(share)),
+        }
     }
 }
 

@@ -1,0 +1,101 @@
+//! The simulator finds nothing in the engine, and finds every bug that is planted in it.
+#![allow(clippy::unwrap_used)]
+
+use rollback_core::{
+    engine::Bug,
+    testing::simulator::{SimOptions, simulate},
+};
+use std::collections::BTreeMap;
+
+#[test]
+fn no_invariant_is_violated() {
+    for seed in 0..300 {
+        let report = simulate(seed, &SimOptions::default());
+        assert_eq!(report.violations, [], "seed {seed}: `simulate --trace {seed}` shows it");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in 0..40 {
+        let (first, second) = (simulate(seed, &SimOptions::default()), simulate(seed, &SimOptions::default()));
+        assert_eq!(
+            (first.trace_hash, first.calls, first.took),
+            (second.trace_hash, second.calls, second.took),
+            "seed {seed}"
+        );
+        assert_ne!(first.trace_hash, simulate(seed + 1, &SimOptions::default()).trace_hash, "seed {seed}");
+    }
+}
+
+/// What is simulated is worth it: most seeds see several faults, and most kinds of ends are reached.
+#[test]
+fn there_is_trouble_enough() {
+    let (mut several, mut ends) = (0, BTreeMap::new());
+    for seed in 0..200 {
+        let report = simulate(seed, &SimOptions::default());
+        several += u64::from(report.fault_count() >= 3);
+        for end in report.outcomes {
+            *ends.entry(end).or_insert(0) += 1;
+        }
+    }
+    assert!(several > 120, "only {several} of 200 seeds see three faults");
+    for end in ["recovered", "not recovered", "nothing to do", "rehearsed", "superseded", "refused", "stuck"] {
+        assert!(ends.contains_key(end), "{end} was never reached: {ends:?}");
+    }
+}
+
+/// Without a fault, whatever is begun ends well or says why it did not begin.
+#[test]
+fn without_faults_nothing_gets_lost() {
+    let mut recovered = 0;
+    for seed in 0..100 {
+        let report = simulate(seed, &SimOptions::default().with_without_faults(true));
+        assert_eq!(report.violations, [], "seed {seed}");
+        assert_eq!(report.fault_count(), 0, "seed {seed}");
+        recovered += report.outcomes.iter().filter(|end| **end == "recovered").count();
+    }
+    assert!(recovered > 40, "only {recovered} recovered");
+}
+
+macro_rules! finds {
+    ($($name:ident: $bug:ident within $seeds:literal;)*) => {
+        mod finds {
+            use super::*;
+            $(
+                #[test]
+                fn $name() {
+                    let options = SimOptions::default().with_bug(Some(Bug::$bug));
+                    let found = (0..$seeds).find(|seed| !simulate(*seed, &options).violations.is_empty());
+                    assert!(found.is_some(), "not found in {} seeds", $seeds);
+                }
+            )*
+            #[test]
+            fn every_planted_bug() {
+                let tried = [$(Bug::$bug),*];
+                for bug in Bug::ALL {
+                    assert!(tried.contains(&bug), "{bug:?} has no test");
+                }
+            }
+        }
+    };
+}
+finds! {
+    effects_without_an_intent: SkipIntent within 100;
+    going_on_after_the_lease_is_lost: IgnoreFence within 2000;
+    writing_to_another_object: IgnoreIdentity within 500;
+    writing_over_somebody_else: IgnoreForeign within 500;
+    sending_again_without_looking: BlindRetry within 500;
+    taking_a_lost_answer_for_no_effect: LostIsNone within 500;
+    taking_a_lost_answer_for_an_effect: LostIsDone within 500;
+    taking_the_wish_for_what_runs: TrustWanted within 500;
+    taking_unknown_for_healthy: UnknownIsHealthy within 500;
+    passing_gates_by: SkipGate within 100;
+    passing_verifiers_by: SkipVerify within 100;
+    leaving_too_few_instances: SkipFloor within 5000;
+    forgetting_the_time_before_a_crash: ForgetSpent within 500;
+    resuming_under_the_old_epoch: AdoptWithoutEpoch within 500;
+    going_to_a_release_known_bad: ChooseKnownBad within 500;
+    rolling_back_too_often: IgnoreBudget within 5000;
+    writing_in_a_rehearsal: DryRunWrites within 500;
+}

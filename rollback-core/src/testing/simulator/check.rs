@@ -498,6 +498,12 @@ impl Judge<'_> {
             match gate {
                 Gate::Healthy { part, hold } if self.scenario.checks_health() => {
                     let all = self.process().health.get(&Some(part.clone())).cloned().unwrap_or_default();
+                    // At the glass, that nobody can tell is said and gone on without.
+                    let blind = !all.is_empty() && all.iter().all(|(_, says)| *says != "unhealthy");
+                    if blind && self.run(id).policy.take_over && all.last().is_some_and(|(_, says)| *says != "healthy")
+                    {
+                        continue;
+                    }
                     self.held_for(&all, "healthy", *hold, &format!("{id}/{at}: {part}"));
                 }
                 Gate::Ready { part, at_least } => {

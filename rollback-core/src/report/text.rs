@@ -123,7 +123,3 @@ fn said(entry: &Entry, plan: Option<&Plan>) -> Option<String> {
     };
     Some(text)
 }
-
-fn count(n: usize, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
-}

@@ -84,6 +84,7 @@ enum Answer {
 struct Process {
     order: Option<Order>,
     run: Option<RunId>,
+    started: Duration,
     began: Duration,
     /// The run's elapsed time when it was adopted.
     base: Duration,
@@ -193,7 +194,7 @@ impl Judge<'_> {
             What::Started { run, order, policy } => {
                 let process = self.process();
                 process.order = Some(*order);
-                process.began = now;
+                (process.started, process.began) = (now, now);
                 process.run = Some(run.clone());
                 self.runs.entry(run.clone()).or_insert_with(|| Run { policy: (**policy).clone(), ..Run::default() });
             }
@@ -588,13 +589,14 @@ impl Judge<'_> {
     fn again(&mut self, id: &RunId, key: &str, reads: u64) {
         let (now, life) = (self.now, self.life);
         let on_unknown = self.scenario.on_unknown;
-        let forgot = self.process().journal_failed;
+        let (forgot, began) = (self.process().journal_failed, self.process().started);
         let run = self.run(id);
         let confirmed = run.did.contains(key);
         let look = run.policy.look_again_for;
         let Some(last) = run.sent.get(key).and_then(|sent| sent.last()).cloned() else { return };
         // Without a journal, a process knows nothing of those before it.
-        if last.life != life && (last.unjournalled || (forgot && run.policy.journal == Support::IfThere)) {
+        // One that is still at it although its lease is lost is a matter of invariant 2.
+        if last.life != life && (last.at >= began || last.unjournalled || (forgot && run.policy.journal == Support::IfThere)) {
             return;
         }
         if confirmed {
@@ -656,8 +658,13 @@ impl Judge<'_> {
     }
 
     fn stranger(&mut self, id: &RunId, parts: &BTreeMap<PartId, PartState>) -> Option<String> {
+        let forgot = self.process().journal_failed;
         let run = self.run(id);
         run.plan.as_ref()?;
+        if forgot && run.policy.journal == Support::IfThere {
+            // Without a journal a process plans anew, and nobody sees the plan.
+            return None;
+        }
         parts.iter().find_map(|(part, state)| {
             let unknown = matches!(&state.running, Running::Unknown { .. }) && !run.found.contains(&state.running);
             let strange = |r: &&ReleaseId| !run.known.contains(*r) && !run.lands_anywhere;

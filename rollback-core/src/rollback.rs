@@ -1,5 +1,7 @@
 //! The builder: everything a rollback is made of, named for what it does.
 
+#[cfg(feature = "planted-bugs")]
+use crate::engine::Bug;
 use crate::{
     Approver, Choose, Clock, Error, Freeze, HealthCheck, Intent, Journal, Kind, Observer, OrderedBy, Policy, ReleaseId,
     Result, RunId, Strategy, Support, Target, TargetId, Timestamp, Verifier,
@@ -10,8 +12,6 @@ use crate::{
     report::Report,
     verify::{Runs, Verifiers},
 };
-#[cfg(feature = "planted-bugs")]
-use crate::engine::Bug;
 use std::{path::PathBuf, sync::Arc};
 
 /// A rollback of one target: a value, cheap to clone. Nothing happens before [`run`](Rollback::run).

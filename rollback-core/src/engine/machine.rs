@@ -47,6 +47,8 @@ struct Scratch {
     unclear_since: Option<Duration>,
     gate: usize,
     gate_since: Option<Duration>,
+    /// A gate was told that something is unhealthy.
+    ill: bool,
     /// Since when what is sampled holds without a break.
     held_since: Option<Duration>,
     /// When the window of the trial began.
@@ -806,6 +808,7 @@ impl State {
         } else {
             self.scratch.held_since = None;
         }
+        self.scratch.ill |= of == "health" && says == "unhealthy";
         self.scratch.last_says = says.into();
         self.scratch.last_sample.clone_from(&evidence);
         self.events.push(EventKind::Sample { of: of.into(), says: says.into(), evidence });
@@ -1261,8 +1264,8 @@ impl State {
                 }
             }
         };
-        // That nobody can tell does not keep a person at the glass from going on. Unhealthy does.
-        let blind = self.scratch.last_says == "unknown" && matches!(gate, Gate::Healthy { .. });
+        // That nobody can tell does not keep a person at the glass from going on. That once it was unhealthy does.
+        let blind = self.scratch.last_says == "unknown" && !self.scratch.ill && matches!(gate, Gate::Healthy { .. });
         let gone_on = blind && self.policy().take_over && passed >= self.policy().reply_within;
         if gone_on && let Gate::Healthy { part, .. } = &gate {
             let what = format!("health of {part} after {}", step.name);

@@ -72,10 +72,6 @@ fn section(f: &mut fmt::Formatter<'_>, title: &str, lines: impl Iterator<Item = 
     Ok(())
 }
 
-fn count(n: usize, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
-}
-
 fn diff(line: &crate::DiffLine) -> String {
     let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "nothing".into());
     format!("{}: {} → {}", line.what, side(&line.from), side(&line.to))

@@ -84,7 +84,9 @@ impl std::fmt::Display for Must {
             Must::BeAtLeast(limit) => write!(f, "be at least {limit}"),
             Must::ExceedBaselineByAtMost(by) => write!(f, "exceed the baseline by at most {by}"),
             Must::ExceedBaselineByShare(share) => write!(f, "exceed the baseline by at most {}", percent(share)),
-            Must::FallShortOfBaselineByShare(share) => write!(f, "fall short of the baseline by at most {}", percent(share)),
+            Must::FallShortOfBaselineByShare(share) => {
+                write!(f, "fall short of the baseline by at most {}", percent(share))
+            }
             Must::StayWithinShareOfBaseline(share) => write!(f, "stay within {} of the baseline", percent(share)),
         }
     }

@@ -186,19 +186,34 @@ impl SimHealth {
     }
 }
 
+/// What was found out; or, where the future was dropped before, that nothing was.
+struct Told<'a> {
+    health: &'a SimHealth,
+    says: Option<What>,
+}
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if let Some(says) = self.says.take() {
+            self.health.sim.note(self.health.life, says);
+        }
+    }
+}
+
 #[async_trait]
 impl HealthCheck for SimHealth {
     fn name(&self) -> String {
         "clients".into()
     }
     async fn check(&self, context: &Context) -> Result<Health> {
+        let part = &context.part;
+        let said = |says| What::Health { part: part.clone(), says };
+        let mut told = Told { health: self, says: Some(said("unknown")) };
         let answer = self.ask(context, Stage::Check).await;
-        let says = match &answer {
+        told.says = Some(said(match &answer {
             Ok(Health::Healthy(_)) => "healthy",
             Ok(Health::Unhealthy(_)) => "unhealthy",
             _ => "unknown",
-        };
-        self.sim.note(self.life, What::Health { part: context.part.clone(), says });
+        }));
         answer
     }
 }
@@ -220,6 +235,9 @@ impl Verifier for SimVerifier {
         self.window
     }
     async fn verify(&self, context: &Context) -> Result<Verdict> {
+        let name = self.name();
+        let said = |says| What::Sample { verifier: name.clone(), says };
+        let mut told = Told { health: &self.health, says: Some(said("unknown")) };
         let health = if self.of_health {
             self.health.ask(context, Stage::Verify).await
         } else {
@@ -229,12 +247,11 @@ impl Verifier for SimVerifier {
             Ok(if all { Health::Healthy(saw()) } else { Health::Unhealthy(saw()) })
         };
         let verdict = health.map(Verdict::from);
-        let says = match &verdict {
+        told.says = Some(said(match &verdict {
             Ok(Verdict::Holds(_)) => "holds",
             Ok(Verdict::Fails(_)) => "fails",
             _ => "unknown",
-        };
-        self.health.sim.note(self.health.life, What::Sample { verifier: self.name(), says });
+        }));
         verdict
     }
 }

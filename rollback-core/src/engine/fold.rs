@@ -38,7 +38,10 @@ pub(super) struct Fold {
     pub(super) step_since: Option<Duration>,
     /// Our last write: key's step, handle, when.
     pub(super) last: Option<(At, Option<Handle>, Duration)>,
+    /// A write was about to be sent.
     pub(super) wrote: bool,
+    /// A write has had an effect, or may have had one.
+    pub(super) touched: bool,
     /// Why nobody knows whether the last write happened.
     pub(super) unclear: Option<String>,
     pub(super) reached: Option<Duration>,
@@ -90,8 +93,14 @@ impl Fold {
                 self.unclear = None;
                 self.doing = Some(Doing { done: false, partial: None, stands: false });
             }
-            Entry::Did { applied, .. } => self.did(applied),
-            Entry::Unclear { fault, .. } => self.unclear = Some(fault.to_string()),
+            Entry::Did { applied, .. } => {
+                self.touched |= !matches!(applied.extent, Extent::NotStarted { .. });
+                self.did(applied);
+            }
+            Entry::Unclear { fault, .. } => {
+                self.touched = true;
+                self.unclear = Some(fault.to_string());
+            }
             Entry::NotDone { fault, .. } => {
                 self.doing = None;
                 if fault.kind == Kind::Stale {
@@ -161,6 +170,11 @@ impl Fold {
 
     pub(super) fn change(&self, at: At) -> Option<&Change> {
         self.plan.as_ref()?.rungs.get(at.rung)?.steps.get(at.step).map(|step| &step.change)
+    }
+
+    /// Something may have been changed: by a write that was answered, whose answer was lost, or that is under way.
+    pub(super) fn may_have_touched(&self) -> bool {
+        self.touched || self.doing.as_ref().is_some_and(|doing| !doing.stands && !doing.done)
     }
 
     /// Our last write, for a look at what became of it.

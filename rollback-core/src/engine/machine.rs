@@ -222,7 +222,7 @@ impl State {
                         mark(wanted, Standing::Seen, format!("rolled back to, and not recovered: {why}"), at),
                     ]
                 }
-                Outcome::Stuck { .. } if self.fold.wrote => {
+                Outcome::Stuck { .. } if self.fold.may_have_touched() => {
                     vec![failed(left), mark(wanted, Standing::Seen, "a rollback to it got stuck".to_owned(), at)]
                 }
                 _ => vec![],
@@ -249,7 +249,7 @@ impl State {
     /// Before the first write: refused. After it: stuck.
     fn refuse(&mut self, why: impl Into<String>, lift: impl Into<String>) {
         let (why, lift) = (why.into(), lift.into());
-        if self.fold.wrote { self.stuck(why, Some(lift)) } else { self.end(Outcome::Refused { why, lift }) }
+        if self.fold.may_have_touched() { self.stuck(why, Some(lift)) } else { self.end(Outcome::Refused { why, lift }) }
     }
 
     fn stuck(&mut self, at: String, human: Option<String>) {
@@ -302,9 +302,16 @@ impl State {
     }
 
     fn fail_rung(&mut self, why: String) {
+        self.fail_rung_having(self.fold.may_have_touched(), why);
+    }
+
+    /// Where the last rung fails and nothing was touched, there is nothing to be stuck in.
+    fn fail_rung_having(&mut self, touched: bool, why: String) {
         let last = self.fold.plan.as_ref().is_none_or(|plan| self.fold.at.rung + 1 >= plan.rungs.len());
-        if last {
+        if last && touched {
             self.stuck(why, None);
+        } else if last {
+            self.end(Outcome::Refused { why, lift: "mend what is said, and run the same call again".into() });
         } else {
             let rung = self.fold.at.rung;
             self.put(Entry::RungFailed { rung, why });
@@ -700,7 +707,7 @@ impl State {
     fn unpreparable(&mut self, why: String, lift: &str) {
         self.scratch.preparing.clear();
         self.scratch.findings.clear();
-        if self.fold.wrote { self.fail_rung(why) } else { self.refuse(why, lift) }
+        if self.fold.may_have_touched() { self.fail_rung(why) } else { self.refuse(why, lift) }
     }
 
     fn approval(&mut self, approval: Result<Option<crate::Approval>, Fault>) {
@@ -783,7 +790,7 @@ impl State {
                 if give_up {
                     // Nothing was changed, so it is as it was.
                     self.scratch.seen = before;
-                    self.fail_rung(why);
+                    self.fail_rung_having(self.fold.touched, why);
                 }
             }
             Err(fault) => {

@@ -123,3 +123,7 @@ fn said(entry: &Entry, plan: Option<&Plan>) -> Option<String> {
     };
     Some(text)
 }
+
+fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}

@@ -249,7 +249,11 @@ impl State {
     /// Before the first write: refused. After it: stuck.
     fn refuse(&mut self, why: impl Into<String>, lift: impl Into<String>) {
         let (why, lift) = (why.into(), lift.into());
-        if self.fold.may_have_touched() { self.stuck(why, Some(lift)) } else { self.end(Outcome::Refused { why, lift }) }
+        if self.fold.may_have_touched() {
+            self.stuck(why, Some(lift))
+        } else {
+            self.end(Outcome::Refused { why, lift })
+        }
     }
 
     fn stuck(&mut self, at: String, human: Option<String>) {

@@ -553,7 +553,12 @@ impl State {
         if let Some(plan) = &self.fold.plan
             && !self.has(Bug::IgnoreForeign)
         {
-            let by = match (seen.foreign(&plan.found, &self.fold.begun), &seen.ours) {
+            // What is armed was not sent yet: nothing that shows is its doing.
+            let begun = match (&self.fold.doing, self.fold.begun.split_last()) {
+                (Some(doing), Some((_, before))) if self.scratch.armed && doing.partial.is_none() => before,
+                _ => &self.fold.begun[..],
+            };
+            let by = match (seen.foreign(&plan.found, begun), &seen.ours) {
                 (Some((_, Running::Release(release))), _) => Some(release.to_string()),
                 (Some((part, other)), _) => Some(format!("{part} runs {other}")),
                 (None, Ours::Replaced { by }) => Some(by.clone()),

@@ -85,6 +85,8 @@ struct Driver<'a> {
     /// Set when a renewal found that the lease is lost.
     fenced: Option<Fault>,
     holding: Holding,
+    /// When the journal last said that the lease is ours.
+    kept: tokio::time::Instant,
     lines: Vec<Line>,
     adopted: bool,
     spooled: Option<std::path::PathBuf>,
@@ -109,6 +111,7 @@ pub(crate) async fn drive(target: &dyn Target, setup: &Setup, intent: Intent) ->
         intent: intent.clone(),
         fenced: None,
         holding: Holding { journal: setup.journal.clone(), lease: None },
+        kept: tokio::time::Instant::now(),
         lines: vec![],
         adopted: false,
         spooled: None,
@@ -138,6 +141,9 @@ pub(crate) async fn drive(target: &dyn Target, setup: &Setup, intent: Intent) ->
         }
     }
 }
+
+/// A lease that the journal confirmed so recently is not asked for again before a write.
+const STILL_OURS: Duration = Duration::from_secs(1);
 
 fn fault<T>(result: Result<T>) -> Result<T, Fault> {
     result.map_err(Error::into_fault)
@@ -288,12 +294,16 @@ impl Driver<'_> {
                     Ok(Begun::Over { lines, .. }) => self.lines = lines.clone(),
                     _ => {}
                 }
+                self.kept = tokio::time::Instant::now();
                 Answer::Begun(begun)
             }
             Ask::Append { lease, lines, within: time } => {
                 let began = tokio::time::Instant::now();
                 let appended = within(time, "append to the journal", setup.journal.append(&lease, &lines)).await;
                 self.silent = appended.is_err() && began.elapsed() >= time;
+                if appended.is_ok() {
+                    self.kept = began;
+                }
                 Answer::Appended(appended)
             }
             Ask::Observe { look, within: time } => {
@@ -353,6 +363,21 @@ impl Driver<'_> {
                 Answer::Evidence(kept)
             }
             Ask::Apply { at, approved, token, trace, within: time } => {
+                // The process may have stood still since the read that guards this write, and another one may have taken
+                // over and be done: the journal says so.
+                if let Some(lease) = self.holding.lease.clone().filter(|_| !state.is_unjournalled())
+                    && self.kept.elapsed() >= STILL_OURS
+                {
+                    let reply = self.intent.policy.reply_within;
+                    match within(reply, "renew the lease", setup.journal.renew(&lease)).await {
+                        Ok(()) => self.kept = tokio::time::Instant::now(),
+                        Err(fault) if fault.kind == Kind::Conflict => {
+                            self.fenced = Some(fault);
+                            return Answer::Woke;
+                        }
+                        Err(_) => {}
+                    }
+                }
                 if state.is_unjournalled() || self.intent.policy.take_over {
                     self.spool(|spool, _| spool.leave(&approved_target(state), &trace).map(|()| false));
                 }

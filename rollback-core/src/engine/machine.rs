@@ -62,6 +62,8 @@ struct Scratch {
     append_pause: Option<Duration>,
     /// What an approval is asked for.
     asking: Option<Digest>,
+    /// Since when a `begin` may have happened without an answer.
+    unanswered: Option<Duration>,
     /// Since when calls that may be repeated fail.
     failing_since: Option<Duration>,
     /// Since when the last look of the run says no.
@@ -420,6 +422,7 @@ impl State {
                 self.unjournalled = true;
                 self.adopt(Arc::from(intent), &lines);
             }
+            Ok(Begun::Busy { run, .. }) if self.began_unanswered(&run) => self.scratch.sleep = Some(policy.poll),
             Ok(Begun::Busy { run, who, since }) => {
                 self.unjournalled = true;
                 self.refuse(
@@ -435,12 +438,20 @@ impl State {
                 }
             }
             Err(fault) => {
+                self.scratch.unanswered.get_or_insert(self.elapsed);
                 if !self.try_again(&fault) {
                     self.unjournalled = true;
                     self.refuse(fault.to_string(), "repair the journal, or break the glass");
                 }
             }
         }
+    }
+
+    /// Whoever holds the lock may be we ourselves, by a `begin` whose answer was lost: its lease runs out.
+    fn began_unanswered(&self, run: &crate::RunId) -> bool {
+        let Some(intent) = self.intent.as_ref().filter(|intent| intent.run == *run) else { return false };
+        let patience = intent.policy.lease + intent.policy.reply_within;
+        self.scratch.unanswered.is_some_and(|since| self.elapsed.saturating_sub(since) < patience)
     }
 
     fn adopt(&mut self, intent: Arc<Intent>, lines: &[Line]) {
@@ -573,7 +584,12 @@ impl State {
         if let Some(plan) = &self.fold.plan
             && !self.has(Bug::IgnoreForeign)
         {
-            let by = match (seen.foreign(&plan.found, &self.fold.begun), &seen.ours) {
+            // What is armed was not sent yet: nothing that shows is its doing.
+            let begun = match (&self.fold.doing, self.fold.begun.split_last()) {
+                (Some(doing), Some((_, before))) if self.scratch.armed && doing.partial.is_none() => before,
+                _ => &self.fold.begun[..],
+            };
+            let by = match (seen.foreign(&plan.found, begun), &seen.ours) {
                 (Some((_, Running::Release(release))), _) => Some(release.to_string()),
                 (Some((part, other)), _) => Some(format!("{part} runs {other}")),
                 (None, Ours::Replaced { by }) => Some(by.clone()),

@@ -19,8 +19,9 @@ fn no_invariant_is_violated() {
 #[test]
 fn seeds_that_found_something() {
     // A release that somebody else put on a part that the run had made; a deploy before an abort that was not sent yet; a
-    // process that stood still while another one took over and recovered.
-    for seed in [12_084, 1_389, 5_352] {
+    // process that stood still while another one took over and recovered; one that said that nothing was touched, without
+    // its journal, while another one had adopted its run.
+    for seed in [12_084, 1_389, 5_352, 8_888] {
         assert_eq!(simulate(seed, &SimOptions::default()).violations, [], "seed {seed}");
     }
 }

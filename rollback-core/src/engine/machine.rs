@@ -567,10 +567,14 @@ impl State {
         // The run stays unfinished in the journal, so the same call goes on where it stopped.
         self.unjournalled = true;
         self.outbox.clear();
-        self.refuse(
-            format!("{fault}; what has been done until now stands in the journal"),
-            "repair the journal and run the same call again, or break the glass",
-        );
+        let why = format!("{fault}; what has been done until now stands in the journal");
+        let lift = "repair the journal and run the same call again, or break the glass";
+        if self.fold.wrote {
+            // Whoever adopted the run meanwhile may have changed something, even if nothing of ours had an effect.
+            self.stuck(why, Some(lift.into()));
+        } else {
+            self.refuse(why, lift);
+        }
     }
 
     fn observed(&mut self, seen: Arc<Observation>) {

@@ -153,6 +153,7 @@ pub(in crate::journal) fn last_line(
 }
 
 /// What lies on the shelf and belongs to the run since this line.
+#[cfg(feature = "sqlite")]
 pub(in crate::journal) fn artifacts_of(line: &Line) -> Vec<&Artifact> {
     match &line.entry {
         Entry::EvidenceKept(kept) => kept.iter().collect(),

@@ -17,7 +17,7 @@ use std::{path::PathBuf, sync::Arc};
 /// A rollback of one target: a value, cheap to clone. Nothing happens before [`run`](Rollback::run).
 ///
 /// # What holds if you say nothing
-/// [`Choose::verified`], the [`Direct`] strategy, no health check, [`Runs::wanted`] as the only verifier, a journal in memory
+/// [`Choose::verified`], the [`Direct`](crate::strategy::Direct) strategy, no health check, [`Runs::wanted`] as the only verifier, a journal in memory
 /// (so nothing is left to resume after a crash: give it a [`SqliteJournal`](crate::journal::SqliteJournal)), no freeze,
 /// nobody who approves, [`Policy::default`].
 ///

@@ -25,8 +25,8 @@ use std::{fmt::Debug, sync::Arc, time::Duration};
 /// than a hundred lines: see `examples/examples/third_party.rs`.
 ///
 /// # Wrappers
-/// `Arc` and `Box` forward; [`Retry`](crate::Retry), [`Timeout`](crate::Timeout), [`Limit`](crate::Limit),
-/// [`DryRun`](crate::DryRun) and [`Checked`](crate::Checked) wrap. A wrapper of your own should forward every method under
+/// `Arc` and `Box` forward; [`Retry`](crate::wrap::Retry), [`Timeout`](crate::wrap::Timeout), [`Limit`](crate::wrap::Limit),
+/// [`DryRun`](crate::wrap::DryRun) and [`Checked`](crate::wrap::Checked) wrap. A wrapper of your own should forward every method under
 /// `#[deny(clippy::missing_trait_methods)]`, or it loses `recorder` and `evidence`.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]

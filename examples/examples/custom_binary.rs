@@ -63,7 +63,9 @@ async fn main() -> Result<ExitCode> {
             let choose = to.map_or(Choose::verified().or_previous(), Choose::exactly);
             rollback.because(why).to(choose).policy(Policy::default().with_dry_run(dry_run)).run().await?
         }
-        What::Resume if journal()?.runs(&RunQuery::unfinished()).await?.is_empty() => {
+        What::Resume
+            if journal()?.runs(&RunQuery::of_target(target.id())).await?.iter().all(|r| r.outcome.is_some()) =>
+        {
             eprintln!("nothing was left unfinished");
             return Ok(ExitCode::SUCCESS);
         }

@@ -1,6 +1,6 @@
 //! Which release to go back to: a pure function, with its reason.
 
-use crate::{LedgerEntry, Observation, PartState, Release, ReleaseId, Standing, Timestamp, Trace, Weight};
+use crate::{LedgerEntry, Observation, PartState, Release, ReleaseId, Running, Standing, Timestamp, Trace, Weight};
 use serde::{Deserialize, Serialize};
 
 /// How the release to go back to is chosen. Never the suspect; never one known bad, unless named and overridden.
@@ -146,8 +146,11 @@ impl Past {
         }
         let suspect = match serving[..] {
             [] => {
+                let strange = now.parts.values().find(|part| matches!(part.running, Running::Unknown { .. }));
+                let why = strange
+                    .map_or("nothing serves".into(), |part| format!("no known release serves ({})", part.running));
                 return Err(NoChoice::new(
-                    "nothing serves, so it cannot be told which release is to blame",
+                    format!("{why}, so it cannot be told which release is to blame"),
                     "name the suspect",
                 ));
             }

@@ -175,6 +175,7 @@ impl fmt::Display for Running {
                 }
                 Ok(())
             }
+            Running::Between { from, to, state } if from == to => write!(f, "{to}, not confirmed ({state})"),
             Running::Between { from, to, state } => write!(f, "between {from} and {to} ({state})"),
             Running::Unknown { fingerprint, named } => {
                 write!(f, "unknown ({})", named.as_deref().unwrap_or(fingerprint))

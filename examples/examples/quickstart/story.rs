@@ -32,8 +32,8 @@ pub(crate) struct Options {
     /// Kill the rollback (SIGKILL) in the middle, and start it again.
     #[arg(long)]
     kill: bool,
-    /// Show what the rollback would do; change nothing.
-    #[arg(long)]
+    /// Show what the rollback would do; change nothing, so that there is nothing to kill.
+    #[arg(long, conflicts_with = "kill")]
     dry_run: bool,
     /// Work in this folder and leave it behind: journal, service log, releases.
     #[arg(long, value_name = "DIR")]

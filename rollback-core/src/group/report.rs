@@ -108,12 +108,12 @@ impl GroupReport {
             let mut what = format!("decide how the group goes on without {}", failed.join(", "));
             if !went.is_empty() {
                 what.push_str(&format!(
-                    "; {} stay where they were taken: the way forward again leads to releases known bad",
+                    "; left where they were taken, because the way forward again leads to releases known bad: {}",
                     went.join(", ")
                 ));
             }
             if !untouched.is_empty() {
-                what.push_str(&format!("; {} still run what they did", untouched.join(", ")));
+                what.push_str(&format!("; not touched: {}", untouched.join(", ")));
             }
             todo.push(what);
         }

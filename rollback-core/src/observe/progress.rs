@@ -141,7 +141,7 @@ impl Seen {
         if !self.lost.insert((what.into(), why.into())) {
             return vec![];
         }
-        vec![format!("!! LOST {what}: {why}; going on without it")]
+        vec![format!("!! LOST {what}: {why}")]
     }
 
     fn step(&self, at: At) -> String {
@@ -163,7 +163,10 @@ impl Seen {
                 format!("plan {plan}")
             }
             Entry::Prepared { approved, findings, .. } => {
-                let mut line = format!("{} changes are ready", approved.len());
+                let mut line = match approved.len() {
+                    1 => "1 change is ready".to_string(),
+                    n => format!("{n} changes are ready"),
+                };
                 for diff in approved.iter().flat_map(|a| &a.diff) {
                     let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "nothing".into());
                     let _ = write!(line, "\n  {}: {} → {}", diff.what, side(&diff.from), side(&diff.to));
@@ -179,7 +182,10 @@ impl Seen {
             Entry::Froze { name, until: Some(until), .. } => format!("{name} is frozen until {until}"),
             Entry::Froze { name, until: None, .. } => format!("{name} is frozen until it is lifted"),
             Entry::Tried { by, evidence } => format!("tried elsewhere by {by}, and it works{}", seen_of(evidence)),
-            Entry::EvidenceKept(artifacts) => format!("evidence kept: {} artifacts", artifacts.len()),
+            Entry::EvidenceKept(artifacts) => match artifacts.len() {
+                1 => "evidence kept: 1 artifact".to_string(),
+                n => format!("evidence kept: {n} artifacts"),
+            },
             Entry::Doing { at, .. } => {
                 self.tenths = 0;
                 format!("{} ...", self.step(*at))
@@ -303,7 +309,7 @@ mod tests {
          rung 1: direct (at least 0% of the capacity serves)
            1.1 all to 1
          last: dir:/srv/shop was to be taken from 2 to 1: look at each part's state in the report and finish by hand
-00:01  !! LOST journal: disk full; going on without it
+00:01  !! LOST journal: disk full
 00:02  step 1.1 all to 1 ...
 00:02    10 of 100
 00:03  step 1.1 all to 1: written

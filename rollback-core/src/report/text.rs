@@ -1,7 +1,7 @@
 //! The report for terminals.
 
 use super::Report;
-use crate::{At, Entry, Extent, Plan, observe::printable};
+use crate::{At, Entry, Extent, Outcome, Plan, observe::printable};
 use std::fmt;
 
 impl fmt::Display for Report {
@@ -13,8 +13,13 @@ impl fmt::Display for Report {
             writeln!(f, "  because    {}", printable(&self.intent().why))?;
         }
         if let Some(choice) = self.chosen() {
-            writeln!(f, "  left       {}", choice.suspect)?;
-            writeln!(f, "  reached    {} ({})", choice.wanted.id, choice.why)?;
+            // Only where it came so far: a run that was rehearsed, refused or stuck says where it wanted to go.
+            let (from, to) = match self.outcome() {
+                Outcome::Recovered | Outcome::NotRecovered { .. } => ("left   ", "reached"),
+                _ => ("leaves ", "goes to"),
+            };
+            writeln!(f, "  {from}    {}", choice.suspect)?;
+            writeln!(f, "  {to}    {} ({})", choice.wanted.id, choice.why)?;
         }
         if !self.lines().is_empty() {
             writeln!(f, "  timeline")?;
@@ -24,7 +29,7 @@ impl fmt::Display for Report {
         section(f, "evidence", self.evidence().iter().map(|a| format!("{} {} ({} bytes)", a.kind, a.digest, a.bytes)))?;
         section(f, "not as planned", self.residue().iter().map(diff))?;
         section(f, "LOST", self.losses().iter().map(|(what, why)| format!("{what}: {why}")))?;
-        if let crate::Outcome::Stuck { parts, .. } = self.outcome() {
+        if let Outcome::Stuck { parts, .. } = self.outcome() {
             section(f, "parts", parts.iter().map(|(part, state)| format!("{part}: {state}")))?;
         }
         section(f, "still to do", self.to_do().into_iter())

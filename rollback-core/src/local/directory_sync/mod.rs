@@ -531,7 +531,7 @@ impl Record for DirectorySync {
             let Some(id) = marked else {
                 return refused(
                     Kind::NotFound,
-                    "the live tree is none of the newest releases: deploy one first".into(),
+                    "the live tree is none of the newest releases, by kinds, sizes, modes and times: copy one with its times (cp -a), or exclude what the service writes".into(),
                 );
             };
             let path = own::release(&this.releases, &id)?;

@@ -202,7 +202,7 @@ async fn http(client: &reqwest::Client, url: &reqwest::Url, pointer: &str) -> Re
     let json: serde_json::Value =
         serde_json::from_slice(&body).map_err(|e| failed().with_message("the answer is not JSON").with_source(e))?;
     match json.pointer(pointer) {
-        Some(serde_json::Value::String(id)) => Ok(Running::Release(id.as_str().into())),
+        Some(serde_json::Value::String(id)) if !id.is_empty() => Ok(Running::Release(id.as_str().into())),
         Some(serde_json::Value::Number(id)) => Ok(Running::Release(id.to_string().into())),
         Some(serde_json::Value::Null) => Ok(Running::Nothing),
         _ => Err(failed().with_message(format!("the answer has no release's id at {pointer}"))),

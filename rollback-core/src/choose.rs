@@ -61,6 +61,8 @@ pub struct Past {
     pub ledger: Vec<LedgerEntry>,
     /// What the last rollback left beside, where the target itself could not hold it.
     pub trace: Option<Trace>,
+    /// Where the run was going that this one took over, if that one had begun to write.
+    pub taken_over: Option<Trace>,
     /// When rollbacks of this target began to write, other than this run.
     pub recent: Vec<Timestamp>,
 }

@@ -229,6 +229,25 @@ async fn break_glass_takes_over_and_the_other_ends() {
     assert!(shop.is_live("0"));
 }
 
+/// Two people press at once, and neither names a suspect: the second goes on with what the first was doing.
+#[tokio::test(start_paused = true)]
+async fn break_glass_during_a_rollback_goes_where_that_one_was_going() {
+    let dir = tempfile::tempdir().unwrap();
+    let (shop, journal) = (shop(), MemoryJournal::new());
+    let first = flow(shop.clone(), journal.clone()).recovered_when(never());
+    let second = async {
+        tokio::time::sleep(seconds(20)).await;
+        Rollback::of(shop.clone()).journal(journal.clone()).spool(dir.path()).break_glass("still down").await
+    };
+    let (first, second) = tokio::join!(first.run(), second);
+    assert!(matches!(first.unwrap().outcome(), Outcome::Superseded { .. }));
+    assert_eq!(second.outcome(), &Outcome::Recovered, "{second}");
+    assert!(shop.is_live("1"));
+    assert_eq!(shop.effects().len(), 1);
+    let ledger = journal.ledger(second.target()).await.unwrap();
+    assert!(ledger.iter().any(|e| e.release.id == "2" && e.standing == Standing::Failed));
+}
+
 #[tokio::test(start_paused = true)]
 async fn break_glass_pressed_twice_does_not_walk_on() {
     for renumbers in [false, true] {

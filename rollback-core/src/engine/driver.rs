@@ -93,6 +93,8 @@ struct Driver<'a> {
     spool_lost: bool,
     /// How many lines are in the spool.
     in_spool: usize,
+    /// The run that was taken over.
+    replaced: Option<crate::RunId>,
     /// The journal once did not answer in time.
     silent: bool,
 }
@@ -117,6 +119,7 @@ pub(crate) async fn drive(target: &dyn Target, setup: &Setup, intent: Intent) ->
         spooled: None,
         spool_lost: false,
         in_spool: 0,
+        replaced: None,
         silent: false,
     };
     let mut answer = Answer::Start(intent);
@@ -286,7 +289,10 @@ impl Driver<'_> {
             Ask::Begin { intent, within: time } => {
                 let begun = within(time, "begin a run in the journal", setup.journal.begin(&intent)).await;
                 match &begun {
-                    Ok(Begun::Fresh { lease, .. }) => self.holding.lease = Some(lease.clone()),
+                    Ok(Begun::Fresh { lease, replaced }) => {
+                        self.holding.lease = Some(lease.clone());
+                        self.replaced.clone_from(replaced);
+                    }
                     Ok(Begun::Adopted { lease, lines, .. }) => {
                         self.holding.lease = Some(lease.clone());
                         self.lines = lines.clone();
@@ -442,6 +448,12 @@ impl Driver<'_> {
                 Ok(ledger) => past.ledger = ledger,
                 Err(fault) => lost.push(("ledger".to_owned(), fault)),
             }
+            if let Some(run) = &self.replaced {
+                match within(time, "read the run that was taken over", self.setup.journal.read(run)).await {
+                    Ok((_, lines)) => past.taken_over = goal(run, &lines),
+                    Err(fault) => lost.push(("the run that was taken over".to_owned(), fault)),
+                }
+            }
             // What a budget is counted from; a person has none.
             if self.intent.policy.ordered_by == crate::OrderedBy::Machine {
                 let query = RunQuery::of_target(&self.intent.target).with_limit(100);
@@ -479,6 +491,17 @@ impl Driver<'_> {
 
 fn approved_target(state: &State) -> crate::TargetId {
     state.intent().map_or_else(|| crate::TargetId::new(""), |i| i.target.clone())
+}
+
+/// Where a run was going, if it had begun to write.
+fn goal(run: &crate::RunId, lines: &[Line]) -> Option<crate::Trace> {
+    let at = lines.iter().find(|line| matches!(line.entry, crate::Entry::Doing { .. }))?.at;
+    lines.iter().find_map(|line| match &line.entry {
+        crate::Entry::Chose { suspect, wanted, .. } => {
+            Some(crate::Trace { run: run.clone(), left: suspect.clone(), reached: wanted.id.clone(), at })
+        }
+        _ => None,
+    })
 }
 
 /// An observer cannot fail a rollback, not even by panicking.

@@ -117,6 +117,14 @@ pub(super) fn still_serves(suspect: &ReleaseId, seen: &Observation) -> Option<St
     })
 }
 
+/// A part that gets traffic, and of which the platform says that it will not come right: its release is gone, for one.
+pub(super) fn serves_hopelessly(seen: &Observation) -> Option<String> {
+    seen.serving().find_map(|(id, part)| match &part.settled {
+        Settled::Never { why } => Some(format!("{id}: {why}")),
+        _ => None,
+    })
+}
+
 /// What is not as the plan said it would be after its rung.
 pub(super) fn residue(plan: &Plan, rung: usize, seen: &Observation) -> Vec<DiffLine> {
     let Some(rung) = plan.rungs.get(rung) else { return vec![] };

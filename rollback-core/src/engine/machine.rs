@@ -62,6 +62,8 @@ struct Scratch {
     append_pause: Option<Duration>,
     /// What an approval is asked for.
     asking: Option<Digest>,
+    /// The goal is that of a run that was taken over.
+    goes_on: bool,
     /// Since when a `begin` may have happened without an answer.
     unanswered: Option<Duration>,
     /// Since when calls that may be repeated fail.
@@ -277,14 +279,14 @@ impl State {
     }
 
     /// The lease is somebody else's: nothing more may be written, not even to the journal.
-    fn fenced(&mut self, fault: &Fault) {
+    fn fenced(&mut self) {
         if self.has(Bug::IgnoreFence) {
             return;
         }
         self.unjournalled = true;
         self.outbox.clear();
         self.scratch.sent = 0;
-        self.end(Outcome::Superseded { by: format!("whoever holds the lock now ({})", fault.message) });
+        self.end(Outcome::Superseded { by: "another run, which took the lock over".into() });
     }
 
     fn lose(&mut self, what: &str, fault: &Fault) {
@@ -362,7 +364,7 @@ impl State {
             Answer::Begun(begun) => self.begun(begun),
             Answer::Appended(Ok(())) => self.appended(),
             Answer::Appended(Err(fault)) => self.not_appended(&fault),
-            Answer::Fenced(fault) => self.fenced(&fault),
+            Answer::Fenced(_) => self.fenced(),
             Answer::Observed(Ok(seen)) => self.observed(Arc::new(seen)),
             Answer::Observed(Err(fault)) => {
                 if !self.try_again(&fault) {
@@ -551,7 +553,7 @@ impl State {
     fn not_appended(&mut self, fault: &Fault) {
         self.scratch.sent = 0;
         if fault.kind == Kind::Conflict {
-            return self.fenced(fault);
+            return self.fenced();
         }
         if self.policy().journal == Support::IfThere {
             self.unjournalled = true;
@@ -638,15 +640,26 @@ impl State {
             }
         }
         let named = intent.suspect.as_ref();
-        let chosen = past.suspect(named, seen).and_then(|suspect| {
-            let mut choose = intent.choose.clone();
-            if self.has(Bug::ChooseKnownBad) {
-                let newest = past.history.iter().find(|r| r.id != suspect && r.available);
-                choose = newest.map_or(choose, |r| crate::Choose::Exactly(r.id.clone()));
-            }
-            let will_do = policy.known_bad.is_some() || self.has(Bug::ChooseKnownBad);
-            past.choose(&choose, &suspect, will_do)
-        });
+        let goal = past.taken_over.clone().filter(|_| named.is_none());
+        self.scratch.goes_on = goal.is_some();
+        // Whoever breaks the glass while a rollback is going on, and blames nothing else, wants what that one wanted.
+        let goes_on = |trace: Trace| {
+            let chosen =
+                past.choose(&crate::Choose::Exactly(trace.reached), &trace.left, policy.known_bad.is_some())?;
+            Ok(Chosen { why: format!("where run {} was going, which was taken over", trace.run), ..chosen })
+        };
+        let anew = || {
+            past.suspect(named, seen).and_then(|suspect| {
+                let mut choose = intent.choose.clone();
+                if self.has(Bug::ChooseKnownBad) {
+                    let newest = past.history.iter().find(|r| r.id != suspect && r.available);
+                    choose = newest.map_or(choose, |r| crate::Choose::Exactly(r.id.clone()));
+                }
+                let will_do = policy.known_bad.is_some() || self.has(Bug::ChooseKnownBad);
+                past.choose(&choose, &suspect, will_do)
+            })
+        };
+        let chosen = goal.map_or_else(anew, goes_on);
         match chosen {
             Err(NoChoice { why, lift }) => self.refuse(why, lift),
             Ok(chosen) => {
@@ -696,7 +709,8 @@ impl State {
             let why = format!("{} would leave {left} instances serving, below the floor", step.name);
             return self.refuse(why, "another strategy, or a lower Policy::with_floor");
         }
-        if plan.is_nothing() {
+        // What a run that was taken over has done already is still to be verified.
+        if plan.is_nothing() && !self.scratch.goes_on {
             return self.end(Outcome::NothingToDo);
         }
         self.put(Entry::Planned(Arc::new(plan)));
@@ -906,13 +920,14 @@ impl State {
             }
             Some(_) => {}
         }
-        if self.acted > deadline && self.fold.reached.is_none() {
-            let why = format!("the deadline of {deadline:?} is over");
-            self.refuse(why, "more time (Policy::with_deadline)");
-            return Flow::Again;
-        }
         if self.scratch.seen.is_none() {
             return Flow::Ask(self.observe(reply));
+        }
+        // After the look, so that whoever is told to finish by hand is also told how it is.
+        if self.acted > deadline && self.fold.reached.is_none() {
+            let last = self.fold.unclear.as_ref().map(|why| format!("; the last write: {why}")).unwrap_or_default();
+            self.refuse(format!("the deadline of {deadline:?} is over{last}"), "more time (Policy::with_deadline)");
+            return Flow::Again;
         }
         if self.fold.chosen.is_none() {
             return Flow::Ask(Ask::Past { within: reply });
@@ -1392,7 +1407,8 @@ impl State {
             return Flow::Again;
         }
         let (Some(seen), Some(chosen)) = (&self.scratch.seen, &self.fold.chosen) else { return Flow::Again };
-        if let Some(why) = judge::still_serves(&chosen.suspect, seen).filter(|_| !self.has(Bug::TrustWanted)) {
+        let wrong = judge::still_serves(&chosen.suspect, seen).or_else(|| judge::serves_hopelessly(seen));
+        if let Some(why) = wrong.filter(|_| !self.has(Bug::TrustWanted)) {
             // The read may be a stale one.
             if self.elapsed.saturating_sub(since) < self.policy().reply_within {
                 return Flow::Ask(Ask::Sleep(self.policy().poll));

@@ -277,10 +277,16 @@ impl Watch {
     async fn begun(&self) -> Result<WatchState> {
         let found = self.observe(Look::full(), seconds(30)).await?;
         let serving: Vec<_> = found.serving().map(|(_, part)| &part.running).collect();
+        let known =
+            found.serving().all(|(_, part)| part.running.mentions().iter().all(|r| Some(*r) == part.wanted.as_ref()));
+        let told: std::collections::BTreeSet<&ReleaseId> =
+            found.serving().filter(|_| known).filter_map(|(_, part)| part.wanted.as_ref()).collect();
         let release = match (&self.release, &serving[..]) {
             (Some(named), all) if all.iter().any(|running| running.mentions().contains(&named)) => named.clone(),
             (Some(named), _) => return Err(self.invalid(format!("{named} does not serve there now"))),
             (None, [Running::Release(one), rest @ ..]) if rest.iter().all(|r| *r == serving[0]) => one.clone(),
+            // A sick release may not answer which it is: then it is the one that was told to run.
+            (None, _) if told.len() == 1 => told.into_iter().next().cloned().unwrap_or_else(|| ReleaseId::new("")),
             (None, all) => {
                 let all: Vec<_> = all.iter().map(|running| running.to_string()).collect();
                 return Err(self.invalid(format!("there is not one release: {}; name it with release", all.join(", "))));

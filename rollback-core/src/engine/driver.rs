@@ -257,10 +257,10 @@ impl Driver<'_> {
         work.with_why(self.intent.why.clone())
     }
 
-    fn context(&self, state: &State, since: Duration, time: Duration) -> Option<Context> {
+    fn context(&self, state: &State, since: Duration, time: Duration) -> Option<Box<Context>> {
         let (chosen, seen) = (state.chosen()?, state.seen()?.clone());
         let context = Context::new(self.intent.target.clone(), chosen.suspect.clone(), chosen.wanted.id.clone(), seen);
-        Some(context.with_since(since).with_within(time).with_health(self.setup.health.clone()))
+        Some(Box::new(context.with_since(since).with_within(time).with_health(self.setup.health.clone())))
     }
 
     /// Keeps the lease alive while something else is waited for. When it is lost, a write is told to stop where it can go on
@@ -418,10 +418,10 @@ impl Driver<'_> {
             }
             Ask::Check { part, since, within: time } => {
                 let context = self.context(state, since, time);
-                let (Some(health), Some(context)) = (&setup.health, context) else {
+                let (Some(health), Some(mut context)) = (&setup.health, context) else {
                     return Answer::Checked(Ok(Health::Unknown(vec![])));
                 };
-                let context = context.with_part(Some(part));
+                context.part = Some(part);
                 self.keeping(None, within(time, "check the health", health.check(&context)))
                     .await
                     .map_or(Answer::Woke, Answer::Checked)

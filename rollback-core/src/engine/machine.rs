@@ -674,7 +674,7 @@ impl State {
 
     fn planned(&mut self, plan: Result<crate::Plan, crate::Unplannable>) {
         let (Some(chosen), Some(intent)) = (&self.fold.chosen, &self.intent) else { return };
-        let plan = match plan {
+        let mut plan = match plan {
             Ok(plan) => plan,
             Err(no) => return self.refuse(no.to_string(), "another strategy, or a Ladder with one more rung"),
         };
@@ -699,6 +699,7 @@ impl State {
         if plan.is_nothing() {
             return self.end(Outcome::NothingToDo);
         }
+        plan.shrink();
         self.put(Entry::Planned(Arc::new(plan)));
     }
 

@@ -1,6 +1,6 @@
 //! What is wished: one declarative, idempotent change.
 
-use crate::{Error, Kind, Landing, PartId, ReleaseId, Result, VerbName, Weight};
+use crate::{Error, Kind, Landing, PartId, PartMap, ReleaseId, Result, VerbName, Weight};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,7 +36,7 @@ pub struct Wish {
 /// Parts with their release, weight and capacity: what a plan predicts, and what an observation shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Shape(pub BTreeMap<PartId, Wish>);
+pub struct Shape(pub PartMap<Wish>);
 
 impl Shape {
     /// How it will be after a change. A prediction: `Abort`, `Halt` and verbs change nothing in it.
@@ -44,7 +44,7 @@ impl Shape {
         let mut shape = self.clone();
         let Change::Reach(wishes) = change else { return shape };
         for (id, wish) in &wishes.0 {
-            let part = shape.0.entry(id.clone()).or_default();
+            let part = shape.0.or_insert_with(id, Wish::default);
             if wish.release.is_some() {
                 part.release.clone_from(&wish.release);
             }

@@ -30,6 +30,7 @@ mod error;
 mod join;
 mod names;
 mod observation;
+mod part_map;
 mod payload;
 mod plan;
 mod prepared;
@@ -75,6 +76,7 @@ pub use observation::{
     Trace,
 };
 pub use observe::Observer;
+pub use part_map::PartMap;
 pub use payload::{Payload, Stored};
 pub use plan::{Gate, Plan, Rung, Situation, Step};
 pub use prepared::{Applied, Approved, Artifact, DiffLine, Expected, Extent, Finding, Prepared, Severity};

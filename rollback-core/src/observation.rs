@@ -1,7 +1,8 @@
 //! What is: one read of a target, and what can be told from it.
 
 use crate::{
-    Change, PartId, Payload, ReleaseId, RunId, Timestamp, Weight, change::Capacity, change::Shape, change::Wish,
+    Change, PartId, PartMap, Payload, ReleaseId, RunId, Timestamp, Weight, change::Capacity, change::Shape,
+    change::Wish,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -328,7 +329,7 @@ pub struct Observation {
     /// Which object was read.
     pub identity: Identity,
     /// Its parts. Not empty.
-    pub parts: BTreeMap<PartId, PartState>,
+    pub parts: PartMap<PartState>,
     /// A deployment under way, ours or not.
     pub in_flight: Option<InFlight>,
     /// What became of our last write.
@@ -481,7 +482,7 @@ impl Observation {
 /// What each part was running, was told to run, or was about to, when the run began.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Found(pub BTreeMap<PartId, Vec<Running>>);
+pub struct Found(pub PartMap<Vec<Running>>);
 
 #[cfg(test)]
 mod tests {

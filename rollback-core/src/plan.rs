@@ -164,6 +164,14 @@ impl Plan {
             ),
         }
     }
+    /// Gives back the room that was only needed to grow: a plan is held as long as its run.
+    pub(crate) fn shrink(&mut self) {
+        for rung in &mut self.rungs {
+            rung.steps.iter_mut().for_each(|step| step.gates.shrink_to_fit());
+            rung.steps.shrink_to_fit();
+        }
+        self.found.0.values_mut().for_each(Vec::shrink_to_fit);
+    }
     /// There is no step in it.
     pub fn is_nothing(&self) -> bool {
         self.rungs.iter().all(|rung| rung.steps.is_empty())

@@ -203,7 +203,7 @@ impl Rollback {
     /// the same call goes on with the run.
     pub async fn run(&self) -> Result<Report> {
         let (setup, intent) = self.ready()?;
-        Ok(Report::new(drive(&*self.target, &setup, intent).await))
+        Ok(Report::new(drive(&*self.target, &setup, Arc::new(intent)).await))
     }
 
     /// A person who cannot wait, with what is there: ledger, lock and trace are used, and lost loudly. One call, no prompt,
@@ -232,7 +232,7 @@ impl Rollback {
         if let Err(error) = self.order.check(&setup) {
             return Report::refused(intent, &error);
         }
-        Report::new(drive(&*self.target, &setup, intent).await)
+        Report::new(drive(&*self.target, &setup, Arc::new(intent)).await)
     }
 
     /// As [`break_glass`](Rollback::break_glass), of a borrowed target, with neither lock nor ledger, and it says so: the only
@@ -249,7 +249,7 @@ impl Rollback {
         };
         let setup = order.complete(&setup);
         let intent = order.intent(&setup, target.id());
-        Report::new(drive(target, &setup, intent).await)
+        Report::new(drive(target, &setup, Arc::new(intent)).await)
     }
 
     fn ready(&self) -> Result<(Setup, Intent)> {

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use rollback_core::wrap::{Checked, DryRun, Limit, Retry, Timeout};
 use rollback_core::{
     Applied, Approved, Capabilities, Capacity, Change, DiffLine, Error, EvidenceSource, Fencing, Identity, Kind,
-    Landing, Look, Observation, OnUnknown, Ours, PartId, Prepared, Record, Release, ReleaseId, Result, Target,
+    Landing, Look, Observation, OnUnknown, Ours, PartId, PartMap, Prepared, Record, Release, ReleaseId, Result, Target,
     TargetId, Token, Weight, Wish, Work, seconds,
     testing::{
         laws::{
@@ -260,7 +260,7 @@ impl Target for Broken {
                 Ok(Observation::new(Identity::new("fake", "uid-1"), parts, Token::none()))
             }
             Wrong::HasNoParts => seen.map(|mut o| {
-                o.parts.clear();
+                o.parts = PartMap::new();
                 o
             }),
             Wrong::QuickLookLies if quick => seen.map(|mut o| {

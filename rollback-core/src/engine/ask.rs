@@ -135,7 +135,7 @@ pub enum Ask {
         /// Which step.
         at: At,
         /// What.
-        approved: Box<Approved>,
+        approved: Arc<Approved>,
         /// Of the read that was judged.
         token: Token,
         /// What to leave on the target.

@@ -14,7 +14,7 @@ use crate::{
 };
 use std::{
     future::Future,
-    pin::pin,
+    pin::Pin,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -99,10 +99,11 @@ struct Driver<'a> {
     silent: bool,
 }
 
-pub(crate) async fn drive(target: &dyn Target, setup: &Setup, intent: Intent) -> Driven {
+/// Ten thousand of these futures must fit into memory: what is large in them lies on the heap once, for an `async fn` keeps
+/// an argument a second time when it is moved, and room for the largest of its branches.
+pub(crate) async fn drive(target: &dyn Target, setup: &Setup, intent: Arc<Intent>) -> Driven {
     let clock = setup.clock.clone().unwrap_or_else(|| Arc::new(crate::SystemClock::new()));
-    let intent = Arc::new(intent);
-    let mut state = State::new(target.capabilities());
+    let mut state = Box::new(State::new(target.capabilities()));
     #[cfg(feature = "planted-bugs")]
     state.plant(setup.bug);
     let _ = setup.bug;
@@ -124,21 +125,12 @@ pub(crate) async fn drive(target: &dyn Target, setup: &Setup, intent: Intent) ->
     };
     let mut answer = Answer::Start(intent);
     loop {
-        let (next, effects) = step(state, answer, driver.clock.now());
-        state = next;
-        driver.hear(effects.events, &state);
-        if let Ask::Finish(outcome) = effects.ask {
-            // The end freed the lock; where it could not be written, whoever comes next may adopt the run at once.
-            if !state.is_unjournalled() {
-                driver.holding.lease = None;
-            }
-            driver.tell(EventKind::Ended(outcome.clone()));
-            let Driver { intent, adopted, spooled, .. } = &mut driver;
-            let (intent, adopted, spooled) = ((**intent).clone(), *adopted, spooled.take());
-            let lines = std::mem::take(&mut driver.lines);
-            return Driven { intent, adopted, lines, outcome, spooled };
+        let ask;
+        (state, ask) = driver.turn(state, answer);
+        if let Ask::Finish(outcome) = ask {
+            return driver.end(&state, outcome);
         }
-        answer = Box::pin(driver.answer(effects.ask, &state)).await;
+        answer = Box::pin(driver.answer(ask, &state)).await;
         if let Some(fault) = driver.fenced.take() {
             answer = Answer::Fenced(fault);
         }
@@ -152,17 +144,43 @@ fn fault<T>(result: Result<T>) -> Result<T, Fault> {
     result.map_err(Error::into_fault)
 }
 
+type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
+
 /// Bounded in time. What it was doing may have had its effect.
-async fn within<T>(time: Duration, doing: &str, call: impl Future<Output = Result<T>>) -> Result<T, Fault> {
-    match tokio::time::timeout(time, call).await {
-        Ok(result) => fault(result),
-        Err(_) => {
-            Err(Error::new(Kind::Unavailable, doing).with_message(format!("no answer within {time:?}")).into_fault())
+fn within<'a, T: Send + 'a>(
+    time: Duration,
+    doing: &'a str,
+    call: impl Future<Output = Result<T>> + Send + 'a,
+) -> Call<'a, T> {
+    Box::pin(async move {
+        match tokio::time::timeout(time, call).await {
+            Ok(result) => fault(result),
+            Err(_) => Err(Error::new(Kind::Unavailable, doing)
+                .with_message(format!("no answer within {time:?}"))
+                .into_fault()),
         }
-    }
+    })
 }
 
 impl Driver<'_> {
+    /// One step of the machine, told to the observers.
+    fn turn(&mut self, state: Box<State>, answer: Answer) -> (Box<State>, Ask) {
+        let (state, effects) = step(*state, answer, self.clock.now());
+        self.hear(effects.events, &state);
+        (Box::new(state), effects.ask)
+    }
+
+    fn end(&mut self, state: &State, outcome: Outcome) -> Driven {
+        // The end freed the lock; where it could not be written, whoever comes next may adopt the run at once.
+        if !state.is_unjournalled() {
+            self.holding.lease = None;
+        }
+        self.tell(EventKind::Ended(outcome.clone()));
+        let lines = std::mem::take(&mut self.lines);
+        let intent = (*self.intent).clone();
+        Driven { intent, adopted: self.adopted, lines, outcome, spooled: self.spooled.take() }
+    }
+
     fn tell(&self, kind: EventKind) {
         if self.setup.observers.is_empty() {
             return;
@@ -242,16 +260,19 @@ impl Driver<'_> {
         work.with_why(self.intent.why.clone())
     }
 
-    fn context(&self, state: &State, since: Duration, time: Duration) -> Option<Context> {
+    fn context(&self, state: &State, since: Duration, time: Duration) -> Option<Box<Context>> {
         let (chosen, seen) = (state.chosen()?, state.seen()?.clone());
         let context = Context::new(self.intent.target.clone(), chosen.suspect.clone(), chosen.wanted.id.clone(), seen);
-        Some(context.with_since(since).with_within(time).with_health(self.setup.health.clone()))
+        Some(Box::new(context.with_since(since).with_within(time).with_health(self.setup.health.clone())))
     }
 
     /// Keeps the lease alive while something else is waited for. When it is lost, a write is told to stop where it can go on
     /// later; the machine hears of it instead of the answer.
-    async fn keeping<T>(&mut self, work: Option<&Work>, call: impl Future<Output = T>) -> Option<T> {
-        let mut call = pin!(call);
+    async fn keeping<T>(
+        &mut self,
+        work: Option<&Work>,
+        mut call: Pin<Box<impl Future<Output = T> + ?Sized>>,
+    ) -> Option<T> {
         let Some(lease) = self.holding.lease.clone() else { return Some(call.await) };
         let third = self.intent.policy.lease / 3;
         let journal = self.setup.journal.clone();
@@ -261,7 +282,7 @@ impl Driver<'_> {
                 out = &mut call => return Some(out),
                 () = tokio::time::sleep(third) => {}
             }
-            let mut renew = pin!(within(third, "renew the lease", journal.renew(&lease)));
+            let mut renew = within(third, "renew the lease", journal.renew(&lease));
             let renewed = tokio::select! {
                 biased;
                 out = &mut call => return Some(out),
@@ -317,7 +338,7 @@ impl Driver<'_> {
                 let Some(seen) = self.keeping(None, call).await else { return Answer::Woke };
                 Answer::Observed(seen)
             }
-            Ask::Past { within: time } => self.past(time).await,
+            Ask::Past { within: time } => Box::pin(self.past(time)).await,
             Ask::Plan(situation) => Answer::Planned(setup.strategy.plan(&situation)),
             Ask::Prepare { at, change, within: time } => {
                 let work = self.work(Some(at), time, state);
@@ -395,15 +416,18 @@ impl Driver<'_> {
                     }
                 });
                 let call = within(time, "make the change", target.apply(&approved, token, &work));
-                let observers = self.telling(told);
-                self.keeping(Some(&work), observers.beside(call)).await.map_or(Answer::Woke, Answer::Applied)
+                let call = match setup.observers.is_empty() {
+                    true => call,
+                    false => Box::pin(self.telling(told).beside(call)),
+                };
+                self.keeping(Some(&work), call).await.map_or(Answer::Woke, Answer::Applied)
             }
             Ask::Check { part, since, within: time } => {
                 let context = self.context(state, since, time);
-                let (Some(health), Some(context)) = (&setup.health, context) else {
+                let (Some(health), Some(mut context)) = (&setup.health, context) else {
                     return Answer::Checked(Ok(Health::Unknown(vec![])));
                 };
-                let context = context.with_part(Some(part));
+                context.part = Some(part);
                 self.keeping(None, within(time, "check the health", health.check(&context)))
                     .await
                     .map_or(Answer::Woke, Answer::Checked)
@@ -420,7 +444,7 @@ impl Driver<'_> {
                     .map_or(Answer::Woke, Answer::Verified)
             }
             Ask::Sleep(time) => {
-                self.keeping(None, tokio::time::sleep(time)).await;
+                self.keeping(None, Box::pin(tokio::time::sleep(time))).await;
                 Answer::Woke
             }
             Ask::Finish(_) => Answer::Woke,
@@ -519,8 +543,7 @@ struct Telling {
     clock: Arc<dyn Clock>,
 }
 impl Telling {
-    async fn beside<T>(mut self, call: impl Future<Output = T>) -> T {
-        let mut call = pin!(call);
+    async fn beside<T>(mut self, mut call: Call<'_, T>) -> Result<T, Fault> {
         loop {
             tokio::select! {
                 biased;

@@ -54,7 +54,7 @@ pub enum Entry {
         /// Which rung.
         rung: usize,
         /// In the order of its steps.
-        approved: Vec<Approved>,
+        approved: Vec<Arc<Approved>>,
         /// What was found out.
         findings: Vec<Finding>,
     },

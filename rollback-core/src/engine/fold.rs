@@ -24,7 +24,7 @@ pub(super) struct Fold {
     pub(super) chosen: Option<Chosen>,
     pub(super) overridden: bool,
     pub(super) plan: Option<Arc<Plan>>,
-    pub(super) prepared: Option<Vec<Approved>>,
+    pub(super) prepared: Option<Vec<Arc<Approved>>>,
     pub(super) approvals: Vec<Digest>,
     pub(super) freezing: Vec<String>,
     pub(super) froze: BTreeMap<String, Option<Payload>>,

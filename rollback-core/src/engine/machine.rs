@@ -39,7 +39,7 @@ struct Scratch {
     full: bool,
     /// The suspect as history has it.
     suspect: Option<crate::Release>,
-    preparing: Vec<Approved>,
+    preparing: Vec<Arc<Approved>>,
     findings: Vec<crate::Finding>,
     /// The intent of the write became durable in this process, and no answer was lost since.
     armed: bool,
@@ -687,7 +687,7 @@ impl State {
 
     fn planned(&mut self, plan: Result<crate::Plan, crate::Unplannable>) {
         let (Some(chosen), Some(intent)) = (&self.fold.chosen, &self.intent) else { return };
-        let plan = match plan {
+        let mut plan = match plan {
             Ok(plan) => plan,
             Err(no) => return self.refuse(no.to_string(), "another strategy, or a Ladder with one more rung"),
         };
@@ -713,6 +713,7 @@ impl State {
         if plan.is_nothing() && !self.scratch.goes_on {
             return self.end(Outcome::NothingToDo);
         }
+        plan.shrink();
         self.put(Entry::Planned(Arc::new(plan)));
     }
 
@@ -724,7 +725,7 @@ impl State {
                     let why = format!("{} ({})", finding.text, finding.code);
                     return self.unpreparable(why, "do what the first line says");
                 }
-                self.scratch.preparing.push(prepared.approved);
+                self.scratch.preparing.push(Arc::new(prepared.approved));
                 self.scratch.findings.extend(prepared.findings);
                 let rung = self.fold.at.rung;
                 let steps = self.fold.plan.as_ref().and_then(|p| p.rungs.get(rung)).map_or(0, |r| r.steps.len());
@@ -1229,7 +1230,7 @@ impl State {
         self.scratch.seen = None;
         Flow::Ask(Ask::Apply {
             at,
-            approved: Box::new(approved),
+            approved,
             token: seen.token.clone(),
             trace: Box::new(trace),
             within: step.settle_within,

@@ -12,7 +12,7 @@ const LINES: usize = 16;
 /// The addresses of the part asked about, or of all that serve. `Err`: why there are none.
 pub(super) fn addresses(context: &Context, what: &str) -> Result<Vec<String>, Health> {
     let parts: Vec<_> = match &context.part {
-        Some(id) => context.now.parts.get_key_value(id).into_iter().collect(),
+        Some(id) => context.now.parts.get(id).map(|part| (id, part)).into_iter().collect(),
         None => context.now.serving().collect(),
     };
     if parts.is_empty() {

@@ -671,7 +671,7 @@ fn after(now: &Observation, change: &Change) -> Observation {
         Change::Reach(shape) => {
             for (id, wish) in &shape.0 {
                 let new = || PartState::new(Some(id.as_str().into()), Running::Release(id.as_str().into()));
-                let part = now.parts.entry(id.clone()).or_insert_with(new);
+                let part = now.parts.or_insert_with(id, new);
                 if let Some(weight) = wish.weight {
                     part.weight = Some(weight);
                 }

@@ -2,8 +2,9 @@
 //! is a function of the moment at which it is looked at.
 
 use crate::{
-    Approved, Capacity, Change, ChangeKind, Error, Identity, Kind, Landing, Observation, Ours, PartId, PartState,
-    Payload, Release, ReleaseId, Result, RunId, Running, Settled, Shape, Stored, Timestamp, Token, Trace, Weight, Wish,
+    Approved, Capacity, Change, ChangeKind, Error, Identity, Kind, Landing, Observation, Ours, PartId, PartMap,
+    PartState, Payload, Release, ReleaseId, Result, RunId, Running, Settled, Shape, Stored, Timestamp, Token, Trace,
+    Weight, Wish,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -257,7 +258,7 @@ pub(crate) enum Action {
 pub(crate) struct Scene {
     pub(crate) version: u64,
     pub(crate) identity: Identity,
-    pub(crate) parts: BTreeMap<PartId, PartState>,
+    pub(crate) parts: PartMap<PartState>,
 }
 
 /// What happened to the world, as the world itself saw it. The simulator judges by this, not by what an engine claims.

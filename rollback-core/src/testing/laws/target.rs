@@ -319,7 +319,7 @@ pub async fn unknown_release_is_refused(bench: &dyn Bench) -> Law {
             }))
         }
         Change::Reach(shape) if trial.target.capabilities().parts == Parts::PerRelease => {
-            Change::reach(shape.0.into_values().map(|wish| (PartId::from("no-such-release"), wish)))
+            Change::reach(shape.0.into_iter().map(|(_, wish)| (PartId::from("no-such-release"), wish)))
         }
         _ => return does_not_apply("the bench's change names no release"),
     };

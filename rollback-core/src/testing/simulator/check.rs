@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     At, Capacity, Change, Effect, Entry, Extent, Fencing, Gate, Identity, Line, OnUnknown, OrderedBy, Outcome, PartId,
-    PartState, Plan, Policy, ReleaseId, RunId, Running, Settled, Standing, Step, Support, Weight,
+    PartMap, PartState, Plan, Policy, ReleaseId, RunId, Running, Settled, Standing, Step, Support, Weight,
     testing::fake::{Action, Happened, Landed, Scene},
 };
 use std::{
@@ -664,7 +664,7 @@ impl Judge<'_> {
         }
     }
 
-    fn stranger(&mut self, id: &RunId, parts: &BTreeMap<PartId, PartState>) -> Option<String> {
+    fn stranger(&mut self, id: &RunId, parts: &PartMap<PartState>) -> Option<String> {
         let forgot = self.process().journal_failed;
         let run = self.run(id);
         run.plan.as_ref()?;
@@ -854,12 +854,12 @@ fn mentions(change: &Change) -> Vec<ReleaseId> {
 }
 
 /// Ready instances of the parts with traffic.
-fn serving(parts: &BTreeMap<PartId, PartState>) -> u32 {
+fn serving(parts: &PartMap<PartState>) -> u32 {
     parts.values().filter(|p| p.weight != Some(Weight::NONE)).filter_map(|p| p.ready.or(p.capacity)).sum()
 }
 
 /// The change was told.
-fn told(change: &Change, parts: &BTreeMap<PartId, PartState>) -> bool {
+fn told(change: &Change, parts: &PartMap<PartState>) -> bool {
     let Change::Reach(shape) = change else { return true };
     shape.0.iter().all(|(id, wish)| match parts.get(id) {
         None => wish.release.is_none() && wish.weight.is_none_or(|w| w == Weight::NONE),
@@ -877,7 +877,7 @@ fn told(change: &Change, parts: &BTreeMap<PartId, PartState>) -> bool {
 }
 
 /// The change was told, and what runs is what was told.
-fn stands(change: &Change, parts: &BTreeMap<PartId, PartState>) -> bool {
+fn stands(change: &Change, parts: &PartMap<PartState>) -> bool {
     let Change::Reach(shape) = change else { return true };
     told(change, parts)
         && shape.0.iter().all(|(id, wish)| {

@@ -6,12 +6,11 @@ use super::{
     scenario::Order,
 };
 use crate::{
-    Applied, Change, Digest, Effect, Entry, Identity, Intent, Kind, Line, Ours, Outcome, PartId, PartState, Policy,
-    RunId,
+    Applied, Change, Digest, Effect, Entry, Identity, Intent, Kind, Line, Ours, Outcome, PartId, PartMap, PartState,
+    Policy, RunId,
     testing::fake::{Happened, Scene},
 };
 use std::{
-    collections::BTreeMap,
     fmt::{self, Write as _},
     sync::Arc,
     time::Duration,
@@ -24,7 +23,7 @@ pub(super) struct Life {
     pub(super) nth: u16,
 }
 
-pub(super) type PartStates = Arc<BTreeMap<PartId, PartState>>;
+pub(super) type PartStates = Arc<PartMap<PartState>>;
 
 /// What was seen. What the judge does not read, the trace and its hash do.
 #[derive(Clone, Debug)]
@@ -197,7 +196,7 @@ impl fmt::Display for Record {
     }
 }
 
-fn write_parts(f: &mut fmt::Formatter<'_>, parts: &BTreeMap<PartId, PartState>) -> fmt::Result {
+fn write_parts(f: &mut fmt::Formatter<'_>, parts: &PartMap<PartState>) -> fmt::Result {
     for (id, part) in parts {
         write!(f, " {id}({}", part.running)?;
         if let Some(told) = &part.wanted {

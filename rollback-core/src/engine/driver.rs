@@ -472,7 +472,8 @@ impl Driver<'_> {
                 Ok(ledger) => past.ledger = ledger,
                 Err(fault) => lost.push(("ledger".to_owned(), fault)),
             }
-            if let Some(run) = &self.replaced {
+            // Where a suspect is named, it does not matter where another run was going.
+            if let Some(run) = self.replaced.as_ref().filter(|_| self.intent.suspect.is_none()) {
                 match within(time, "read the run that was taken over", self.setup.journal.read(run)).await {
                     Ok((_, lines)) => past.taken_over = goal(run, &lines),
                     Err(fault) => lost.push(("the run that was taken over".to_owned(), fault)),

@@ -3,7 +3,20 @@
 //!
 //! Not here: big trees, and anything that decides what stands in a file. These calls block: use [`blocking`] where a task
 //! must not.
+//!
+//! ```
+//! use rollback_core::{atomic_file, seconds};
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let dir = tempfile::tempdir()?;
+//! let path = dir.path().join("state.json");
+//! let lock = atomic_file::lock(&path, seconds(1)).await?;
+//! atomic_file::write(&path, b"{}")?;
+//! assert_eq!(atomic_file::read(&path, 1024)?.as_deref(), Some(&b"{}"[..]));
+//! drop(lock);
+//! # Ok(()) }
+//! ```
 
+pub use crate::blocking::blocking;
 use crate::{Error, Kind, Result};
 use rustix::fs::{AtFlags, CWD};
 use std::{
@@ -18,7 +31,7 @@ use std::{
 ///
 /// # Errors
 /// As the file system. Without effect before the rename: the old content stands.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let beside = Beside::new(path, bytes)?;
     std::fs::rename(&beside.0, path).map_err(|e| failed(path, e))?;
     sync_parent(path)
@@ -28,7 +41,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// [`Kind::Conflict`], without effect, if it is there; otherwise as the file system.
-pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn create(path: &Path, bytes: &[u8]) -> Result<()> {
     let beside = Beside::new(path, bytes)?;
     // A link, because a rename would replace what is there.
     rustix::fs::linkat(CWD, &beside.0, CWD, path, AtFlags::empty()).map_err(|e| failed(path, e.into()))?;
@@ -39,7 +52,7 @@ pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// As the file system; [`Kind::Invalid`] if it is longer.
-pub(crate) fn read(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
+pub fn read(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
     use io::Read as _;
     let operation = || format!("read {}", path.display());
     let file = match File::open(path) {
@@ -62,7 +75,7 @@ pub(crate) fn read(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
 ///
 /// # Errors
 /// As the file system.
-pub(crate) fn remove(path: &Path) -> Result<()> {
+pub fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Ok(()) => sync_parent(path),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -74,7 +87,7 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// As the file system. What was done is done, but may be gone after a crash of the machine.
-pub(crate) fn sync_parent(path: &Path) -> Result<()> {
+pub fn sync_parent(path: &Path) -> Result<()> {
     let dir = parent(path);
     File::open(&dir)
         .and_then(|dir| dir.sync_all())
@@ -83,7 +96,7 @@ pub(crate) fn sync_parent(path: &Path) -> Result<()> {
 
 /// A lock that other processes respect who take it too. Freed when it is dropped, and when its process dies.
 #[derive(Debug)]
-pub(crate) struct Locked {
+pub struct Locked {
     _file: File,
 }
 
@@ -94,7 +107,7 @@ pub(crate) struct Locked {
 ///
 /// # Cancel safety
 /// Dropped, it locks nothing.
-pub(crate) async fn lock(path: &Path, within: Duration) -> Result<Locked> {
+pub async fn lock(path: &Path, within: Duration) -> Result<Locked> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
@@ -122,16 +135,6 @@ pub(crate) async fn lock(path: &Path, within: Duration) -> Result<Locked> {
         }
     }
     Ok(Locked { _file: file })
-}
-
-/// Runs what blocks where it blocks no task. It goes on to its end even if the future is dropped.
-///
-/// # Errors
-/// As `work`; [`Kind::Unexpected`] if it panicked.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|e| Err(Error::new(Kind::Unexpected, "work with files").with_source(e)))
 }
 
 fn failed(path: &Path, e: io::Error) -> Error {

@@ -107,6 +107,10 @@ pub struct Capabilities {
     pub verbs: BTreeMap<VerbName, When>,
     /// Whether going back loses nothing. Where it does, a person must say so.
     pub reversible: bool,
+    /// Whether it keeps the [`Trace`](crate::Trace) of a rollback, and drops it when somebody deploys: then one that is
+    /// missing says that what serves was deployed since. Default: no.
+    #[serde(default)]
+    pub keeps_trace: bool,
 }
 
 impl Capabilities {
@@ -120,6 +124,7 @@ impl Capabilities {
             changes: [(ChangeKind::Release, OnUnknown::Again)].into(),
             verbs: BTreeMap::new(),
             reversible: true,
+            keeps_trace: false,
         }
     }
     /// Who paces.
@@ -152,6 +157,11 @@ impl Capabilities {
     /// Going back may lose something.
     pub fn irreversible(mut self) -> Self {
         self.reversible = false;
+        self
+    }
+    /// It keeps the trace of a rollback until somebody deploys.
+    pub fn keeping_trace(mut self) -> Self {
+        self.keeps_trace = true;
         self
     }
     /// Can it make this change?

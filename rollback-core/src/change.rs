@@ -123,6 +123,13 @@ impl Change {
     pub fn reach(wishes: impl IntoIterator<Item = (PartId, Wish)>) -> Self {
         Change::Reach(Shape(wishes.into_iter().collect()))
     }
+    /// The one release that it sets, if it sets any.
+    pub(crate) fn sets(&self) -> Option<&ReleaseId> {
+        let Change::Reach(shape) = self else { return None };
+        let mut releases = shape.0.values().filter_map(|wish| wish.release.as_ref());
+        let first = releases.next()?;
+        releases.all(|release| release == first).then_some(first)
+    }
     /// What it touches.
     pub fn kinds(&self) -> BTreeSet<ChangeKind> {
         match self {

@@ -1,7 +1,10 @@
 //! Which release to go back to: a pure function, with its reason.
 
-use crate::{LedgerEntry, Observation, PartState, Release, ReleaseId, Running, Standing, Timestamp, Trace, Weight};
+use crate::{
+    LedgerEntry, Observation, PartState, Release, ReleaseId, RunSummary, Running, Standing, Timestamp, Trace, Weight,
+};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// How the release to go back to is chosen. Never the suspect; never one known bad, unless named and overridden.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,12 +62,17 @@ pub struct Past {
     pub history: Vec<Release>,
     /// What is known of releases.
     pub ledger: Vec<LedgerEntry>,
-    /// What the last rollback left beside, where the target itself could not hold it.
+    /// What the last rollback left beside, where the target itself could not hold it, or no journal took it.
     pub trace: Option<Trace>,
+    /// The target keeps the trace itself ([`Capabilities::keeps_trace`](crate::Capabilities::keeps_trace)): where it shows
+    /// none, somebody has deployed since the last rollback.
+    pub target_keeps_trace: bool,
     /// Where the run was going that this one took over, if that one had begun to write.
     pub taken_over: Option<Trace>,
     /// When rollbacks of this target began to write, other than this run.
     pub recent: Vec<Timestamp>,
+    /// For a dry run: the run of this target that has not ended.
+    pub unfinished: Option<Box<RunSummary>>,
 }
 
 /// What was chosen.
@@ -83,14 +91,20 @@ pub struct Chosen {
 }
 
 /// Nothing could be chosen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{why}")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoChoice {
     /// Why not.
     pub why: String,
     /// What would lift it.
     pub lift: String,
 }
+
+impl fmt::Display for NoChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+impl std::error::Error for NoChoice {}
 
 impl NoChoice {
     fn new(why: impl Into<String>, lift: impl Into<String>) -> Self {
@@ -121,6 +135,15 @@ impl Past {
         let blamed = |e: &&LedgerEntry| e.run.as_ref() == Some(run) && e.standing == Standing::Failed;
         let left = self.ledger.iter().find(blamed)?.release.id.clone();
         Some(Trace { run: run.clone(), left, reached: reached.clone(), at: brought.at })
+    }
+
+    /// A rollback that no journal took down left this release, and nothing good is known of it since.
+    fn was_left(&self, release: &ReleaseId) -> bool {
+        let good_since = |trace: &Trace| {
+            let of = self.ledger.iter().find(|e| e.release.id == *release);
+            of.is_some_and(|e| e.standing == Standing::Verified && e.at > trace.at)
+        };
+        self.trace.as_ref().is_some_and(|trace| trace.left == *release && !good_since(trace))
     }
 
     /// Which release is to blame: the named one; else the one in flight; else the newest that serves. Where a rollback has
@@ -168,7 +191,8 @@ impl Past {
             },
         };
         let noted = self.noted(&suspect);
-        for trace in now.trace.iter().chain(&self.trace).chain(&noted) {
+        let beside = self.trace.iter().chain(&noted).filter(|_| !self.target_keeps_trace);
+        for trace in now.trace.iter().chain(beside) {
             if trace.reached == suspect {
                 return Err(NoChoice::new(
                     format!(
@@ -188,7 +212,7 @@ impl Past {
     /// When there is nothing to choose, with what would lift it.
     pub fn choose(&self, choose: &Choose, suspect: &ReleaseId, known_bad_will_do: bool) -> Result<Chosen, NoChoice> {
         let unverified = |r: &Release| self.standing(&r.id) != Some(Standing::Verified);
-        let failed = |r: &Release| self.standing(&r.id) == Some(Standing::Failed);
+        let failed = |r: &Release| self.standing(&r.id) == Some(Standing::Failed) || self.was_left(&r.id);
         let made = |r: &Release, why: &str| Chosen {
             suspect: suspect.clone(),
             unverified: unverified(r),
@@ -207,7 +231,7 @@ impl Past {
             let at = |r: &Release| self.ledger.iter().find(|e| e.release.id == r.id).map(|e| e.at);
             self.history
                 .iter()
-                .filter(|r| r.id != *suspect && r.available && self.standing(&r.id) == Some(Standing::Verified))
+                .filter(|r| r.id != *suspect && r.available && !failed(r) && !unverified(r))
                 // Of several with the same time, the newest: `max_by_key` keeps the last.
                 .rev()
                 .max_by_key(|r| at(r))
@@ -381,6 +405,27 @@ mod tests {
         }
         // Someone deployed since: the trace says nothing of that.
         assert_eq!(beside.suspect(None, &now(&[("all", PartState::of("5"))])).unwrap(), "5");
+    }
+
+    #[test]
+    fn where_the_target_keeps_the_trace_a_missing_one_is_a_new_beginning() {
+        let at_four = now(&[("all", PartState::of("4"))]);
+        let mut past = Past { trace: trace("5", "4"), target_keeps_trace: true, ..past(&[]) };
+        assert_eq!(past.suspect(None, &at_four).unwrap(), "4", "somebody deployed 4 once more");
+        assert!(past.suspect(None, &at_four.with_trace(trace("5", "4"))).is_err());
+        past.target_keeps_trace = false;
+        assert!(past.suspect(None, &now(&[("all", PartState::of("4"))])).is_err());
+    }
+
+    #[test]
+    fn what_was_left_without_a_journal_is_known_bad_all_the_same() {
+        let left = |ledger: &[(&str, Standing, u64)]| Past { trace: trace("4", "3"), ..past(ledger) };
+        assert_eq!(left(&[]).choose(&Choose::previous(), &"5".into(), false).unwrap().wanted.id, "3");
+        assert!(left(&[]).choose(&Choose::exactly("4"), &"5".into(), false).unwrap_err().why.contains("known bad"));
+        let since = left(&[("4", Standing::Verified, 10)]);
+        assert_eq!(since.choose(&Choose::previous(), &"5".into(), false).unwrap().wanted.id, "4");
+        let before = left(&[("4", Standing::Verified, 8)]);
+        assert_eq!(before.choose(&Choose::verified().or_previous(), &"5".into(), false).unwrap().wanted.id, "3");
     }
 
     #[test]

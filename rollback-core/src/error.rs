@@ -190,7 +190,8 @@ impl Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error").field("fault", &self.fault).field("source", &self.source).finish()
+        // `main` of a program prints an error by this, to an operator.
+        fmt::Display::fmt(self, f)
     }
 }
 impl fmt::Display for Error {

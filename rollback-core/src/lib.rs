@@ -9,6 +9,10 @@
 //! # Features
 //! | feature | what it brings | cost |
 //! |---|---|---|
+//! | `local` (default) | local targets; checks, freezes and approvals by commands, files, TCP and the terminal | tokio's processes and sockets |
+//! | `watch` (default) | metrics, rules over them, the watch, verifiers of metrics | nothing |
+//! | `group` (default) | several rollbacks in dependency order | four small crates |
+//! | `host` | child processes and small files, for back ends that work through them; part of `local` | tokio's processes |
 //! | `sqlite` (default) | the journal in one SQLite file | a C compiler, about 20 s of build |
 //! | `http` | HTTP health checks, plain | reqwest without TLS |
 //! | `tls` | HTTPS for everything that speaks HTTP | rustls |
@@ -16,13 +20,14 @@
 //! | `mock` | mockall types of the public traits | mockall |
 //! | `testing` | fake platform, conformance laws, simulator | nothing |
 //!
-//! How many crates each one adds stands in the README. Rust 1.89 or newer. Linux; macOS as far as it compiles.
+//! A crate that brings a back end depends on this one with `default-features = false`: traits, engine, strategies, the rest
+//! of the checks and verifiers, the journal in memory and reports are always there, and nothing of what is above is needed
+//! to implement a target. How many crates each feature adds stands in the README. Rust 1.89 or newer. Linux; macOS as far as it compiles.
 
 #[cfg(feature = "mock")]
 pub mod mock;
 
-#[allow(dead_code, reason = "not every set of features uses all of it")]
-mod atomic_file;
+mod blocking;
 mod capabilities;
 mod change;
 mod choose;
@@ -34,8 +39,6 @@ mod part_map;
 mod payload;
 mod plan;
 mod prepared;
-#[allow(dead_code, reason = "not every set of features uses all of it")]
-mod process;
 mod release;
 mod rollback;
 mod target;
@@ -44,20 +47,31 @@ mod weight;
 mod work;
 
 pub mod approve;
+#[cfg(feature = "host")]
+pub mod atomic_file;
 pub mod engine;
 pub mod freeze;
+#[cfg(feature = "group")]
 pub mod group;
 pub mod health;
 pub mod journal;
+#[cfg(feature = "local")]
 pub mod local;
+#[cfg(feature = "watch")]
 pub mod metric;
 pub mod observe;
+#[cfg(feature = "host")]
+pub mod process;
 pub mod record;
+#[doc(hidden)]
+pub mod redact;
 pub mod report;
+pub mod status;
 pub mod strategy;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod verify;
+#[cfg(feature = "watch")]
 pub mod watch;
 pub mod wrap;
 
@@ -83,6 +97,7 @@ pub use prepared::{Applied, Approved, Artifact, DiffLine, Expected, Extent, Find
 pub use release::{LedgerEntry, Release, Standing};
 pub use report::Report;
 pub use rollback::{IntoJournal, Rollback};
+pub use status::Status;
 pub use strategy::{Strategy, Unplannable};
 pub use target::{Bounds, EvidenceSource, Record, Target, Targets};
 pub use time::{Clock, Now, SystemClock, Timestamp, hours, minutes, seconds};
@@ -92,12 +107,18 @@ pub use work::Work;
 
 /// What a program that rolls something back usually needs.
 pub mod prelude {
+    #[cfg(feature = "group")]
+    pub use crate::group::*;
+    #[cfg(feature = "local")]
+    pub use crate::local::*;
     pub use crate::{
         Choose, Context, Error, Evidence, Health, HealthCheck, IntoJournal, Journal, Kind, Observer, OrderedBy,
-        Outcome, Policy, Release, ReleaseId, Result, Rollback, Strategy, Target, TargetId, Timestamp, Verdict,
-        Verifier, Weight, approve::*, freeze::*, group::*, health::*, hours, journal::*, local::*, metric::*, minutes,
-        observe::*, report::*, seconds, strategy::*, verify::*, watch::*, wrap::*,
+        Outcome, Policy, Release, ReleaseId, Result, Rollback, Status, Strategy, Target, TargetId, Timestamp, Verdict,
+        Verifier, Weight, approve::*, freeze::*, health::*, hours, journal::*, minutes, observe::*, report::*, seconds,
+        strategy::*, verify::*, wrap::*,
     };
+    #[cfg(feature = "watch")]
+    pub use crate::{metric::*, watch::*};
 }
 
 // Dyn compatible, and their futures are Send: checked by the compiler.

@@ -11,13 +11,15 @@
 //! # }
 //! ```
 
+#[cfg(feature = "local")]
+pub use crate::local::MockFlagStore;
+#[cfg(feature = "watch")]
+pub use crate::metric::MockMetricSource;
 pub use crate::{
     approve::MockApprover,
     freeze::MockFreeze,
     health::MockHealthCheck,
     journal::{MockJournal, MockShelf},
-    local::MockFlagStore,
-    metric::MockMetricSource,
     observe::MockObserver,
     strategy::MockStrategy,
     target::{MockEvidenceSource, MockRecord, MockTarget, MockTargets},

@@ -258,6 +258,8 @@ pub struct InFlight {
     pub to: Option<ReleaseId>,
     /// It can be aborted *now*, and would land there.
     pub abort: Option<Landing>,
+    /// Which part it is about, where a target has several and the platform says. Default: not said, so it may be any.
+    pub part: Option<PartId>,
     /// What the platform calls it.
     pub handle: Payload,
 }
@@ -265,13 +267,22 @@ pub struct InFlight {
 impl InFlight {
     /// A deployment that cannot be aborted.
     pub fn new(handle: Payload) -> Self {
-        Self { from: None, to: None, abort: None, handle }
+        Self { from: None, to: None, abort: None, part: None, handle }
     }
     /// What it leaves and what it brings.
     pub fn with_releases(mut self, from: Option<ReleaseId>, to: Option<ReleaseId>) -> Self {
         self.from = from;
         self.to = to;
         self
+    }
+    /// Which part it is about.
+    pub fn with_part(mut self, part: impl Into<PartId>) -> Self {
+        self.part = Some(part.into());
+        self
+    }
+    /// It may be about this part.
+    pub(crate) fn is_about(&self, part: &PartId) -> bool {
+        self.part.as_ref().is_none_or(|about| about == part)
     }
     /// It can be aborted.
     pub fn with_abort(mut self, landing: Landing) -> Self {
@@ -405,12 +416,15 @@ impl Observation {
     }
     /// Everything that was there, so that later it can be told what is neither that nor ours.
     pub fn found(&self) -> Found {
-        let coming = || self.in_flight.iter().flat_map(|f| [&f.from, &f.to]).flatten();
+        let coming = |id| {
+            let flights = self.in_flight.iter().filter(move |flight| flight.is_about(id));
+            flights.flat_map(|flight| [&flight.from, &flight.to]).flatten()
+        };
         Found(
             self.parts
                 .iter()
                 .map(|(id, part)| {
-                    let told = part.wanted.iter().chain(coming()).cloned().map(Running::Release);
+                    let told = part.wanted.iter().chain(coming(id)).cloned().map(Running::Release);
                     (id.clone(), [part.running.clone()].into_iter().chain(told).collect())
                 })
                 .collect(),
@@ -438,11 +452,11 @@ impl Observation {
                 Change::Halt | Change::Verb { .. } => {}
             }
         }
-        let stranger = |(id, part): &(&PartId, &PartState)| {
-            let here = found.0.get(*id).map_or(&[][..], |all| all);
+        let stranger = |(id, part): (&PartId, &PartState)| {
+            let here = found.0.get(id).map_or(&[][..], |all| all);
             let mut allowed: BTreeSet<&ReleaseId> = here.iter().flat_map(Running::mentions).collect();
             allowed.extend(&landings);
-            if let Some(given) = given.get(*id) {
+            if let Some(given) = given.get(id) {
                 allowed.extend(given);
                 // A part that a change of ours made without naming a release (a release that is a part) brings its own along.
                 if here.is_empty() && given.is_empty() {
@@ -450,31 +464,34 @@ impl Observation {
                 }
             }
             let ours = |release: &ReleaseId| allowed.contains(release) || never.is_some_and(|n| n != release);
-            let told = part.wanted.as_ref().is_none_or(ours);
+            // What it was told says more of whose hand it is than the mix on the way there.
+            let told = part.wanted.as_ref().filter(|told| !ours(told)).map(|told| Running::Release(told.clone()));
             let runs = match &part.running {
                 unknown @ Running::Unknown { .. } => here.contains(unknown),
                 other => other.mentions().into_iter().all(ours),
             };
-            !(told && runs)
+            Some((id.clone(), told.or_else(|| (!runs).then(|| part.running.clone()))?))
         };
-        let hand = self.parts.iter().find(stranger).map(|(id, part)| {
-            let told = part.wanted.clone().filter(|w| !part.running.mentions().contains(&w));
-            (id.clone(), told.map_or_else(|| part.running.clone(), Running::Release))
-        });
+        let hand = self.parts.iter().find_map(stranger);
         hand.or_else(|| self.foreign_flight(found, begun))
     }
 
     /// A deployment under way that brings a release which nobody had before, and which is not ours.
     fn foreign_flight(&self, found: &Found, begun: &[Change]) -> Option<(PartId, Running)> {
-        let to = self.in_flight.as_ref()?.to.as_ref()?;
-        let there = found.0.values().flatten().any(|running| running.mentions().contains(&to));
+        let flight = self.in_flight.as_ref()?;
+        let to = flight.to.as_ref()?;
+        let here = found.0.iter().filter(|(id, _)| flight.is_about(id)).flat_map(|(_, all)| all);
+        let there = here.into_iter().any(|running| running.mentions().contains(&to));
         let ours = begun.iter().any(|change| match change {
-            Change::Reach(shape) => shape.0.values().any(|wish| wish.release.as_ref() == Some(to)),
+            Change::Reach(shape) => {
+                let mut wishes = shape.0.iter().filter(|(id, _)| flight.is_about(id));
+                wishes.any(|(_, wish)| wish.release.as_ref() == Some(to))
+            }
             Change::Abort { expect: Landing::On(release), .. } => release == to,
             Change::Abort { expect: Landing::Unsaid, never } => never != to,
             Change::Halt | Change::Verb { .. } => false,
         });
-        let part = self.parts.keys().next()?.clone();
+        let part = flight.part.as_ref().or_else(|| self.parts.keys().next())?.clone();
         (!there && !ours).then(|| (part, Running::Release(to.clone())))
     }
 }
@@ -565,6 +582,29 @@ mod tests {
         assert_eq!(newer.foreign(&found, &[]).unwrap().1, Running::Release("newer".into()));
         let ours = [Change::release(&"a".into(), &"newer".into())];
         assert_eq!(newer.foreign(&found, &ours), None);
+    }
+
+    #[test]
+    fn what_is_in_flight_on_one_part_is_foreign_on_another() {
+        let flight = |part: &str, to: &str| {
+            InFlight::new(Payload::of(&Note).unwrap()).with_releases(None, Some(to.into())).with_part(part)
+        };
+        let both = || now(&[("a", PartState::of("good")), ("b", PartState::of("old"))]);
+        let found = both().with_in_flight(flight("a", "bad")).found();
+        let bad = |part: &str| {
+            let mut seen = both();
+            seen.parts.insert(part.into(), PartState::of("bad"));
+            seen
+        };
+        assert_eq!(bad("a").foreign(&found, &[]), None, "what was coming has come");
+        assert_eq!(bad("b").foreign(&found, &[]).unwrap().0, "b", "nothing was coming there");
+        assert_eq!(both().with_in_flight(flight("a", "bad")).foreign(&found, &[]), None);
+        let (part, what) = both().with_in_flight(flight("b", "bad")).foreign(&found, &[]).unwrap();
+        assert_eq!((part.as_str(), what), ("b", Running::Release("bad".into())));
+        let ours = [Change::release(&"b".into(), &"bad".into())];
+        assert_eq!(both().with_in_flight(flight("b", "bad")).foreign(&found, &ours), None);
+        let elsewhere = [Change::release(&"a".into(), &"bad".into())];
+        assert_eq!(both().with_in_flight(flight("b", "bad")).foreign(&found, &elsewhere).unwrap().0, "b");
     }
 
     /// Where a platform gives a new number to an old release, the id by content is the same, and nothing is foreign.

@@ -4,7 +4,7 @@ use crate::{
     Change, Digest, Error, Handle, Identity, Kind, Landing, Payload, ReleaseId, Result, Stored, change::Shape,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -35,6 +35,13 @@ impl Finding {
     }
 }
 
+/// `Warning: the tag is mutable`.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.severity, self.text)
+    }
+}
+
 /// One line of a diff, for people. Secrets must not get in here: it is journalled and shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiffLine {
@@ -50,6 +57,14 @@ impl DiffLine {
     /// From one value to another.
     pub fn new(what: impl Into<String>, from: impl Into<String>, to: impl Into<String>) -> Self {
         Self { what: what.into(), from: Some(from.into()), to: Some(to.into()) }
+    }
+}
+
+/// `image: shop:2 → shop:1`.
+impl fmt::Display for DiffLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "nothing".into());
+        write!(f, "{}: {} → {}", self.what, side(&self.from), side(&self.to))
     }
 }
 

@@ -1,5 +1,7 @@
 //! One child process, bounded in time and in output, with everything it started killed when it is given up.
 //!
+//! For back ends that work through a platform's own program.
+//!
 //! Not here: what an exit code means, and shells: arguments go to the program as they are.
 
 use crate::{Error, Kind, Result, seconds};
@@ -19,9 +21,19 @@ const AFTER_EXIT: Duration = Duration::from_millis(200);
 const AFTER_KILL: Duration = Duration::from_secs(1);
 
 /// A program with its arguments. It inherits the environment and gets a process group of its own.
-pub(crate) struct Process {
+///
+/// ```
+/// use rollback_core::{process::Process, seconds};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> rollback_core::Result<()> {
+/// let out = Process::new(["echo", "$HOME is not looked up"]).within(seconds(5)).run().await?;
+/// assert!(out.is_success());
+/// assert_eq!(out.stdout, b"$HOME is not looked up\n");
+/// # Ok(()) }
+/// ```
+pub struct Process {
     argv: Vec<String>,
     env: Vec<(String, String)>,
+    without: Vec<String>,
     dir: Option<PathBuf>,
     stdin: Option<Vec<u8>>,
     within: Duration,
@@ -30,22 +42,22 @@ pub(crate) struct Process {
 
 /// How a process ended, and what it wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Output {
+pub struct Output {
     /// Its exit code, unless a signal killed it.
-    pub(crate) code: Option<i32>,
+    pub code: Option<i32>,
     /// The signal that killed it.
-    pub(crate) signal: Option<i32>,
+    pub signal: Option<i32>,
     /// Its standard output, up to the limit.
-    pub(crate) stdout: Vec<u8>,
+    pub stdout: Vec<u8>,
     /// The end of its standard error output, 4 KiB at the most.
-    pub(crate) stderr: String,
+    pub stderr: String,
     /// The standard output was longer than the limit.
-    pub(crate) truncated: bool,
+    pub truncated: bool,
 }
 
 impl Output {
     /// It exited with 0.
-    pub(crate) fn is_success(&self) -> bool {
+    pub fn is_success(&self) -> bool {
         self.code == Some(0)
     }
 }
@@ -63,43 +75,49 @@ impl fmt::Display for Output {
 
 impl Process {
     /// A program, looked up in `PATH`, and its arguments; nothing on standard input, 30 s, 1 MiB of output.
-    pub(crate) fn new(argv: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    pub fn new(argv: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             argv: argv.into_iter().map(Into::into).collect(),
             env: vec![],
+            without: vec![],
             dir: None,
             stdin: None,
             within: seconds(30),
             stdout_limit: 1 << 20,
         }
     }
+    /// A variable of the environment that it does not inherit.
+    pub fn without_env(mut self, name: impl Into<String>) -> Self {
+        self.without.push(name.into());
+        self
+    }
     /// One more variable in its environment.
-    pub(crate) fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.env.push((name.into(), value.into()));
         self
     }
     /// Its working directory.
-    pub(crate) fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
+    pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.dir = Some(dir.into());
         self
     }
     /// What it reads. A process that does not read it all is no error.
-    pub(crate) fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = Some(bytes.into());
         self
     }
     /// How long it may take.
-    pub(crate) fn within(mut self, within: Duration) -> Self {
+    pub fn within(mut self, within: Duration) -> Self {
         self.within = within;
         self
     }
     /// How many bytes of its standard output are kept: the first ones. The rest is read and thrown away.
-    pub(crate) fn stdout_limit(mut self, bytes: usize) -> Self {
+    pub fn stdout_limit(mut self, bytes: usize) -> Self {
         self.stdout_limit = bytes;
         self
     }
     /// The program, without its arguments, which may hold secrets.
-    pub(crate) fn program(&self) -> &str {
+    pub fn program(&self) -> &str {
         self.argv.first().map_or("", String::as_str)
     }
 
@@ -111,7 +129,7 @@ impl Process {
     ///
     /// # Cancel safety
     /// Dropping the future kills the process and its group.
-    pub(crate) async fn run(self) -> Result<Output> {
+    pub async fn run(self) -> Result<Output> {
         let operation = format!("run {}", self.program());
         let mut child = self.spawn(&operation)?;
         // Declared after the child, so that it is dropped first, while the child's id cannot be someone else's.
@@ -147,6 +165,9 @@ impl Process {
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
+        for name in self.without.iter().filter(|name| self.env.iter().all(|(set, _)| set != *name)) {
+            command.env_remove(name);
+        }
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
@@ -290,6 +311,15 @@ mod tests {
         assert_eq!(out.stdout, b"in env");
         assert_eq!(Path::new(out.stderr.trim()), dir.path().canonicalize().unwrap());
         assert_eq!(out.to_string(), "exit 3");
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_from_the_environment_is_not_inherited() {
+        let inherited = sh(r#"printf %s "$PATH""#).run().await.unwrap();
+        assert!(!inherited.stdout.is_empty());
+        let out =
+            Process::new(["/bin/sh", "-c", r#"printf %s "${HOME-none}""#]).without_env("HOME").run().await.unwrap();
+        assert_eq!(out.stdout, b"none");
     }
 
     #[tokio::test]

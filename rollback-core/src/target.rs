@@ -81,7 +81,7 @@ pub trait Record: Debug + Send + Sync + 'static {
 /// How much evidence there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bounds {
-    /// In time. Then the future is dropped, and what was sealed until then is kept.
+    /// In time. Then the future is dropped, and what was sealed until then through [`Work::keep`] is kept.
     pub time: Duration,
     /// In bytes.
     pub bytes: u64,

@@ -1,16 +1,18 @@
 //! What a call to a target is part of.
 
 use crate::{Artifact, ArtifactReader, ArtifactWriter, Payload, Result, RunId, Shelf, Stored, Trace};
+use async_trait::async_trait;
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
+type Sealed = Arc<Mutex<Vec<Artifact>>>;
 
 /// What a call is part of: the run, its key, its time, its checkpoints, artifacts and progress. Cheap to clone.
 #[derive(Clone)]
@@ -24,6 +26,8 @@ pub struct Work {
     shelf: Arc<dyn Shelf>,
     cancelled: Arc<AtomicBool>,
     progress: Option<Progress>,
+    /// What was sealed through it.
+    sealed: Sealed,
 }
 
 impl Work {
@@ -39,6 +43,7 @@ impl Work {
             shelf,
             cancelled: Arc::default(),
             progress: None,
+            sealed: Sealed::default(),
         }
     }
     /// The reason of the run, for annotations.
@@ -113,7 +118,12 @@ impl Work {
     /// # Errors
     /// As the journal.
     pub async fn keep(&self, kind: &str) -> Result<Box<dyn ArtifactWriter>> {
-        self.shelf.write(kind).await
+        let writer = self.shelf.write(kind).await?;
+        Ok(Box::new(Noting { writer, sealed: self.sealed.clone() }))
+    }
+    /// What was sealed through it until now, also where the future that did so is gone.
+    pub(crate) fn sealed(&self) -> Vec<Artifact> {
+        self.sealed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
     /// Opens an artifact.
     ///
@@ -121,6 +131,25 @@ impl Work {
     /// [`Kind::NotFound`](crate::Kind::NotFound) if it is gone; otherwise as the journal.
     pub async fn open(&self, artifact: &Artifact) -> Result<Box<dyn ArtifactReader>> {
         self.shelf.read(artifact).await
+    }
+}
+
+/// Notes what it seals.
+#[derive(Debug)]
+struct Noting {
+    writer: Box<dyn ArtifactWriter>,
+    sealed: Sealed,
+}
+
+#[async_trait]
+impl ArtifactWriter for Noting {
+    async fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        self.writer.push(bytes).await
+    }
+    async fn seal(self: Box<Self>) -> Result<Artifact> {
+        let artifact = self.writer.seal().await?;
+        self.sealed.lock().unwrap_or_else(PoisonError::into_inner).push(artifact.clone());
+        Ok(artifact)
     }
 }
 

@@ -4,7 +4,7 @@
 
 use rollback_core::{journal::*, *};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// A checkpoint, and what a freeze found.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ pub fn intent(run: &str) -> Intent {
     let mut intent = Intent::new(RunId::new(run), TargetId::new("dir:/srv/checkout"), "ada", "500s since 2.4.0");
     intent.at = Timestamp(1_790_000_000_000);
     intent.parent = Some(RunId::new("g"));
-    intent.policy = Policy::default().with_lease(Duration::from_millis(1));
+    intent.policy = Arc::new(Policy::default().with_lease(Duration::from_millis(1)));
     intent
 }
 
@@ -33,12 +33,12 @@ pub fn mark() -> LedgerEntry {
 
 /// What was done.
 pub fn lines(epoch: u64) -> Vec<Line> {
-    let was = Some(Payload::of(&Noted { at: 7 }).unwrap());
+    let was = Some(Box::new(Payload::of(&Noted { at: 7 }).unwrap()));
     let entries = [
         Entry::Froze { name: "gitops".into(), was, until: Some(Timestamp(1_790_100_000_000)) },
         Entry::Doing { at: At { rung: 0, step: 1 }, approved: Digest::of(b"approved") },
         Entry::StepDone { at: At { rung: 0, step: 1 } },
-        Entry::Ended(Outcome::NotRecovered { why: "p95 is 900 ms".into() }),
+        Entry::Ended(Outcome::NotRecovered { why: "p95 is 900 ms".into() }.into()),
     ];
     let line = |(seq, entry): (u64, Entry)| {
         let at = Timestamp(1_790_000_000_000 + 1_000 * seq);

@@ -234,7 +234,7 @@ async fn the_ledger_cannot_be_read() {
     let entry = LedgerEntry::new(Release::new("1"), Standing::Verified, Timestamp(1), "long ago in a watch");
     journal.mark(target.id(), &entry).await.unwrap();
     drop(journal);
-    tamper(&place.journal_path(), b"long ago in a watch", b"long ago in a WATCH");
+    tamper(&place.journal_path(), "ledger", "json", "long ago in a watch", "long ago in a WATCH");
     let report = glass(&place, place.journal()).break_glass("down").await;
     recovered(&place, &report);
     lost(&report, "ledger", "checksum");
@@ -302,7 +302,12 @@ async fn freezes_fail_and_hang() {
     // The one that could be is held, and said to be.
     assert_eq!(report.frozen().len(), 1);
     assert_eq!(FreezeFile::new(place.path("frozen.json")).held().await.unwrap().len(), 1);
-    assert!(report.to_string().contains("NOT frozen"), "{report}");
+    let text = report.to_string();
+    assert!(text.contains("NOT frozen"), "{report}");
+    // Of the one that did not answer nobody knows.
+    assert_eq!(report.maybe_frozen().len(), 1);
+    assert!(text.contains("whether gitops is frozen is not known"), "{report}");
+    assert!(report.to_do().iter().any(|what| what.starts_with("look whether the freeze gitops holds")), "{report}");
 }
 
 #[tokio::test]
@@ -369,14 +374,17 @@ impl Target for Silent {
 struct NoEnd;
 #[async_trait]
 impl EvidenceSource for NoEnd {
-    async fn collect(&self, bounds: Bounds, _: &Work) -> Result<Vec<Artifact>> {
+    async fn collect(&self, bounds: Bounds, work: &Work) -> Result<Vec<Artifact>> {
         assert!(bounds.time <= seconds(5), "{bounds:?}");
+        let mut log = work.keep("log").await?;
+        log.push(b"the first of many").await?;
+        log.seal().await?;
         std::future::pending().await
     }
 }
 
 #[tokio::test]
-async fn evidence_that_does_not_come() {
+async fn evidence_that_does_not_end() {
     let place = Place::new().await;
     let began = Instant::now();
     let report = Rollback::of(Silent(place.service()))
@@ -387,6 +395,9 @@ async fn evidence_that_does_not_come() {
         .await;
     recovered(&place, &report);
     lost(&report, "evidence", "no answer");
+    // What was sealed until then is kept.
+    let [kept] = report.evidence() else { panic!("{report}") };
+    assert_eq!(kept.digest, rollback_core::Digest::of(b"the first of many"));
     assert!(began.elapsed() < seconds(10), "{:?}", began.elapsed());
     assert!(Policy::break_glass().evidence <= seconds(5));
 }
@@ -570,9 +581,8 @@ async fn a_held_lock_is_taken_over_and_the_other_writes_nothing_more() {
     let (_, lines) = journal.read(&"first".into()).await.unwrap();
     let ends = lines.iter().filter(|l| matches!(l.entry, rollback_core::Entry::Ended(_))).count();
     assert_eq!(ends, 1);
-    let Some(rollback_core::Entry::Ended(Outcome::Superseded { by })) = lines.last().map(|l| &l.entry) else {
-        panic!("{lines:?}")
-    };
+    let Some(rollback_core::Entry::Ended(outcome)) = lines.last().map(|l| &l.entry) else { panic!("{lines:?}") };
+    let Outcome::Superseded { by } = &**outcome else { panic!("{outcome:?}") };
     assert!(by.contains(second.run().as_str()) || by.contains(&second.intent().who), "{by}");
 }
 

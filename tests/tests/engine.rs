@@ -3,12 +3,15 @@
 
 use async_trait::async_trait;
 use rollback_core::{
-    Approval, ApprovalRequest, Approver, Begun, Budget, Context, Entry, Error, HeldFreeze, Intent, Lease, LedgerEntry,
-    Line, RunId, RunQuery, RunSummary, Shelf, Standing, Support,
+    Approval, ApprovalRequest, Approver, Begun, Budget, Context, Entry, Error, HeldFreeze, Intent, Landing, Lease,
+    LedgerEntry, Line, OnUnknown, RunId, RunQuery, RunSummary, Shelf, Standing, Support,
     prelude::*,
-    testing::{Bad, BeforeStep, FakePlatform, Good},
+    testing::{Bad, BeforeStep, FakeParts, FakePlatform, Good},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 fn shop() -> FakePlatform {
     FakePlatform::new().release("0", Good).release("1", Good).release("2", Bad).live("2")
@@ -56,6 +59,93 @@ async fn a_deploy_in_the_middle_is_left_alone() {
     assert!(shop.is_live("3"));
 }
 
+/// An abort that did not say where it would land may land on anything; what comes after it has landed is not its doing.
+#[tokio::test(start_paused = true)]
+async fn a_deploy_behind_an_abort_that_has_landed_is_left_alone() {
+    let flying = || shop().in_flight("0", "2", Landing::Unsaid);
+    let back = |shop: &FakePlatform| flow(shop.clone(), MemoryJournal::new()).to(Choose::exactly("1"));
+    let shop = flying();
+    let report = back(&shop).run().await.unwrap();
+    assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    assert_eq!((shop.effects().len(), shop.is_live("1")), (2, true));
+    assert!(report.to_string().contains("the platform landed on 0 (all)"), "{report}");
+
+    let shop = flying().someone_deploys("3", BeforeStep(2));
+    let report = back(&shop).run().await.unwrap();
+    assert_eq!(report.outcome(), &Outcome::superseded_by("3"), "{report}");
+    assert!(shop.is_live("3"));
+}
+
+/// Says these, one after the other, and the last for ever.
+#[derive(Debug)]
+struct Hears(Mutex<Vec<Health>>);
+impl Hears {
+    fn of(all: impl IntoIterator<Item = Health>) -> Self {
+        Self(Mutex::new(all.into_iter().collect()))
+    }
+}
+#[async_trait]
+impl HealthCheck for Hears {
+    fn name(&self) -> String {
+        "clients".into()
+    }
+    async fn check(&self, _: &Context) -> Result<Health> {
+        let mut all = self.0.lock().unwrap();
+        Ok(if all.len() > 1 { all.remove(0) } else { all[0].clone() })
+    }
+}
+
+/// Metrics that are out never block a rollback that a person ordered: when the time of the gate is over, it goes on, and
+/// says so. What was not watched is not verified.
+#[tokio::test(start_paused = true)]
+async fn a_person_gets_past_a_gate_that_nobody_can_tell_and_a_machine_does_not() {
+    let unknown = || Health::Unknown(vec![]);
+    let through = async |by: OrderedBy, says: Vec<Health>| {
+        let (shop, journal) = (shop(), MemoryJournal::new());
+        let rollback = flow(shop.clone(), journal.clone())
+            .using(Direct::default().with_settle_within(minutes(2)))
+            .healthy_when(Hears::of(says))
+            .policy(Policy::default().with_ordered_by(by));
+        let report = rollback.run().await.unwrap();
+        (report, journal)
+    };
+    let (report, journal) = through(OrderedBy::Person, vec![unknown()]).await;
+    assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    assert!(report.took() >= minutes(2), "not before its time is over: {report}");
+    assert!(report.losses().iter().any(|(what, _)| what.starts_with("health of all")), "{report}");
+    assert!(report.to_string().contains("LOST health of all"), "{report}");
+    let ledger = journal.ledger(report.target()).await.unwrap();
+    let standing = ledger.iter().find(|e| e.release.id == "1").map(|e| e.standing);
+    assert_eq!(standing, Some(Standing::Seen), "nobody saw it healthy");
+
+    let stuck = |report: &Report| matches!(report.outcome(), Outcome::Stuck { .. });
+    let (report, _) = through(OrderedBy::Machine, vec![unknown()]).await;
+    assert!(stuck(&report), "{report}");
+    let (report, _) = through(OrderedBy::Person, vec![Health::Unhealthy(vec![]), unknown()]).await;
+    assert!(stuck(&report), "it was seen unhealthy: {report}");
+    let (report, _) = through(OrderedBy::Person, vec![unknown(), Health::Healthy(vec![])]).await;
+    assert_eq!((report.outcome(), report.losses().len()), (&Outcome::Recovered, 0), "{report}");
+}
+
+/// What one process saw unhealthy, the next one does not go past because nobody can tell.
+#[tokio::test(start_paused = true)]
+async fn a_crash_does_not_forget_that_it_was_unhealthy() {
+    let (shop, journal) = (shop(), MemoryJournal::new());
+    let run = |says: Vec<Health>| {
+        let rollback = flow(shop.clone(), journal.clone()).run_id("r").healthy_when(Hears::of(says));
+        rollback.using(Direct::default().with_settle_within(minutes(2)))
+    };
+    let ill = Health::unhealthy("GET /health", "503");
+    let crashed = tokio::time::timeout(seconds(30), run(vec![ill]).run()).await;
+    assert!(crashed.is_err(), "{crashed:?}");
+    let report = run(vec![Health::Unknown(vec![])]).run().await.unwrap();
+    assert!(report.was_adopted());
+    assert!(matches!(report.outcome(), Outcome::Stuck { .. }), "{report}");
+    let said = report.lines().iter().filter(|line| matches!(line.entry, Entry::Unhealthy { .. })).count();
+    assert_eq!(said, 1, "once: {report}");
+    assert!(report.to_string().contains("is unhealthy; GET /health: 503"), "{report}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_is_one_effect() {
     let shop = shop().loses_answers(1);
@@ -69,6 +159,18 @@ async fn without_a_word_an_unverified_release_is_not_taken() {
     let shop = shop();
     let report = Rollback::of(shop.clone()).run().await.unwrap();
     assert!(matches!(report.outcome(), Outcome::Refused { lift, .. } if lift.contains("or_previous")), "{report}");
+    assert_eq!(shop.effects(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_blamed_release_serves_no_more_there_is_nothing_to_do_even_with_nowhere_to_go() {
+    // The platform numbers anew what is rolled back to: in its history, nothing is before the bad one.
+    let shop = FakePlatform::new().release("bad", Bad).release("good", Good).live("good");
+    let journal = MemoryJournal::new();
+    let report = flow(shop.clone(), journal.clone()).blaming("bad").run().await.unwrap();
+    assert_eq!(report.outcome(), &Outcome::NothingToDo, "{report}");
+    let report = flow(shop.clone().live("bad"), journal).blaming("bad").run().await.unwrap();
+    assert!(matches!(report.outcome(), Outcome::Refused { .. }), "{report}");
     assert_eq!(shop.effects(), []);
 }
 
@@ -89,19 +191,34 @@ async fn a_dry_run_changes_nothing_and_leaves_nothing_to_adopt() {
 /// durable, and resume on the same world.
 #[tokio::test(start_paused = true)]
 async fn every_crash_point_ends_the_same() {
-    let all = {
-        let (shop, journal) = (shop(), MemoryJournal::new());
-        let report = flow(shop, journal).run().await.unwrap();
-        report.lines().len() as u64
+    cut_at_every_append(shop, |flow| flow).await;
+    cut_at_every_append(blue_green, |flow| flow.using(at_once())).await;
+}
+
+fn at_once() -> BlueGreen {
+    BlueGreen::default().with_drain(Duration::ZERO)
+}
+
+fn blue_green() -> FakePlatform {
+    FakePlatform::new().release("1", Good).release("2", Bad).parts(FakeParts::BlueGreen).live("2")
+}
+
+async fn cut_at_every_append(shop: fn() -> FakePlatform, with: fn(Rollback) -> Rollback) {
+    let flow = |shop: FakePlatform, journal: Arc<dyn Journal>| with(flow(shop, journal));
+    let (all, effects) = {
+        let shop = shop();
+        let report = flow(shop.clone(), Arc::new(MemoryJournal::new())).run().await.unwrap();
+        assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+        (report.lines().len() as u64, shop.effects().len())
     };
     assert!(all >= 8);
     let mut points = 0;
     for n in 0..all {
         for durable in [false, true] {
             let (shop, journal) = (shop(), MemoryJournal::new());
-            let crash = CrashAt { inner: journal.clone(), n, durable };
+            let crash = CrashAt { inner: journal.clone(), n, durable, silent: false, heard: Arc::default() };
             // Before the append is given up.
-            let crashed = tokio::time::timeout(seconds(20), flow(shop.clone(), crash).run()).await;
+            let crashed = tokio::time::timeout(seconds(20), flow(shop.clone(), Arc::new(crash)).run()).await;
             if crashed.is_ok() {
                 // The line went into the same append as one before it.
                 continue;
@@ -111,10 +228,10 @@ async fn every_crash_point_ends_the_same() {
                 assert!(shop.is_live("1"));
                 continue;
             }
-            let report = flow(shop.clone(), journal.clone()).run().await.unwrap();
+            let report = flow(shop.clone(), Arc::new(journal.clone())).run().await.unwrap();
             assert_eq!(report.outcome(), &Outcome::Recovered, "crash at {n}, durable {durable}: {report}");
             assert!(shop.is_live("1"));
-            assert_eq!(shop.effects().len(), 1, "crash at {n}, durable {durable}");
+            assert_eq!(shop.effects().len(), effects, "crash at {n}, durable {durable}");
             points += 1;
         }
     }
@@ -127,6 +244,16 @@ struct CrashAt {
     inner: MemoryJournal,
     n: u64,
     durable: bool,
+    /// It takes nothing, and cannot say whose the lease is.
+    silent: bool,
+    /// What was appended, each append by itself.
+    heard: Arc<Mutex<Vec<Vec<Line>>>>,
+}
+impl CrashAt {
+    fn speaks(&self) -> Result<()> {
+        let silent = || Err(Error::new(Kind::Unavailable, "use the journal").with_message("it does not answer"));
+        if self.silent { silent() } else { Ok(()) }
+    }
 }
 #[async_trait]
 impl Journal for CrashAt {
@@ -134,15 +261,18 @@ impl Journal for CrashAt {
         self.inner.begin(intent).await
     }
     async fn append(&self, lease: &Lease, lines: &[Line]) -> Result<()> {
+        self.speaks()?;
         if lines.iter().any(|line| line.seq == self.n) {
             if self.durable {
                 self.inner.append(lease, lines).await?;
             }
             return std::future::pending().await;
         }
+        self.heard.lock().unwrap().push(lines.to_vec());
         self.inner.append(lease, lines).await
     }
     async fn renew(&self, lease: &Lease) -> Result<()> {
+        self.speaks()?;
         self.inner.renew(lease).await
     }
     fn let_go(&self, lease: &Lease) {
@@ -172,6 +302,46 @@ impl Journal for CrashAt {
     fn shelf(&self) -> Arc<dyn Shelf> {
         self.inner.shelf()
     }
+}
+
+/// Another process may have taken the run over meanwhile, and nobody can say so.
+#[tokio::test(start_paused = true)]
+async fn a_write_waits_for_a_journal_that_is_out_for_longer_than_the_lease() {
+    let whole = flow(shop(), MemoryJournal::new()).run().await.unwrap();
+    let doing = whole.lines().iter().find(|line| matches!(line.entry, Entry::Doing { .. })).unwrap();
+    let (shop, inner) = (shop().on_unknown(OnUnknown::Observe), MemoryJournal::new());
+    let journal = |silent| {
+        let (inner, heard) = (inner.clone(), Arc::default());
+        CrashAt { inner, n: doing.seq, durable: true, silent, heard }
+    };
+    let patient = Policy::default().with_look_again_for(seconds(40)).with_deadline(minutes(2));
+    let begins = flow(shop.clone(), journal(false)).policy(patient);
+    assert!(tokio::time::timeout(seconds(5), begins.run()).await.is_err());
+    let report = flow(shop.clone(), journal(true)).run().await.unwrap();
+    assert!(report.was_adopted() && matches!(report.outcome(), Outcome::Stuck { .. }), "{report}");
+    assert_eq!(shop.effects(), []);
+}
+
+/// What stands at once costs one append: the outcome of a write, the end of its step and the intent of the next. What has
+/// to be waited for has its outcome in the journal first.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_goes_with_the_next_intent_only_where_nothing_is_waited_for() {
+    let together = async |shop: FakePlatform| -> Vec<bool> {
+        let heard = Arc::default();
+        let inner = MemoryJournal::new();
+        let journal = CrashAt { inner, n: u64::MAX, durable: true, silent: false, heard: Arc::clone(&heard) };
+        let report = flow(shop, journal).using(at_once()).run().await.unwrap();
+        assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+        let appends: &[Vec<Line>] = &heard.lock().unwrap();
+        let has = |lines: &[Line], what: fn(&Entry) -> bool| lines.iter().any(|line| what(&line.entry));
+        appends
+            .iter()
+            .filter(|lines| has(lines, |entry| matches!(entry, Entry::Did { .. })))
+            .map(|lines| has(lines, |entry| matches!(entry, Entry::Doing { .. } | Entry::Reached { .. })))
+            .collect()
+    };
+    assert_eq!(together(blue_green()).await, [true, true]);
+    assert_eq!(together(blue_green().settles_after(seconds(5))).await, [false, false]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -356,7 +526,7 @@ async fn undoing_a_rollback_takes_an_approval_and_an_override() {
     assert!(matches!(plain.outcome(), Outcome::Refused { why, .. } if why.contains("known bad")), "{plain}");
     let word = Policy::default().with_known_bad(Some("it was not the release".into()));
     let alone = undo(word.clone()).run().await.unwrap();
-    assert!(matches!(alone.outcome(), Outcome::Refused { why, .. } if why.contains("not approved")), "{alone}");
+    assert!(matches!(alone.outcome(), Outcome::Refused { why, .. } if why.contains("nobody to ask")), "{alone}");
     let both = undo(word).approved_by(Says(None)).run().await.unwrap();
     assert_eq!(both.outcome(), &Outcome::Recovered, "{both}");
     assert!(

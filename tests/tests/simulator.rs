@@ -20,8 +20,23 @@ fn no_invariant_is_violated() {
 fn seeds_that_found_something() {
     // A release that somebody else put on a part that the run had made; a deploy before an abort that was not sent yet; a
     // process that stood still while another one took over and recovered; one that said that nothing was touched, without
-    // its journal, while another one had adopted its run.
-    for seed in [12_084, 1_389, 5_352, 8_888] {
+    // its journal, while another one had adopted its run; a deploy behind an abort that had not said where it would land; a
+    // break-glass that moved the traffic from under a run which was adopted later; three that adopted a run of which an
+    // earlier process had lost the journal; a copy of a write that arrived before the write itself, which was refused.
+    // Freezes: one that stood still after another had taken over; one whose journal was lost, adopted later.
+    let seeds = [12_084, 1_389, 5_352, 8_888, 14_991, 17_599, 24_498, 24_755, 25_351, 7_564, 157, 79, 7_534];
+    // A deploy that was taken for an abort's landing, and came again behind the change after it; one that came only once; a
+    // write that an earlier process may have sent, refused when it was sent again, and one whose rung was over; one that
+    // was sent although the journal, which was out, could not say that another one had taken over.
+    let more = [38_282, 41_285, 46_606, 229_669, 250_751];
+    // The judge asked for what nobody can know: a freeze by who adopted the run of one without a journal; one without a
+    // journal, adopted later; one by who took over from one that stood still; an answer that was lost to one that stood
+    // still; a journal with a line missing, and a run to adopt, in answers that never came; what a run without a journal had
+    // undone; what was written by who had taken over, while the journal was out.
+    let judged = [20_137, 43_474, 70_966, 47_710, 64_113, 20_519, 91_307, 192_739];
+    // Nobody at the glass waits for a journal that cannot say whose the lease is.
+    let glass = [9_636, 57_227];
+    for seed in seeds.into_iter().chain(more).chain(judged).chain(glass) {
         assert_eq!(simulate(seed, &SimOptions::default()).violations, [], "seed {seed}");
     }
 }
@@ -93,7 +108,7 @@ macro_rules! finds {
 }
 finds! {
     effects_without_an_intent: SkipIntent within 100;
-    going_on_after_the_lease_is_lost: IgnoreFence within 2000;
+    going_on_after_the_lease_is_lost: IgnoreFence within 1000;
     writing_to_another_object: IgnoreIdentity within 500;
     writing_over_somebody_else: IgnoreForeign within 500;
     sending_again_without_looking: BlindRetry within 500;
@@ -103,10 +118,15 @@ finds! {
     taking_unknown_for_healthy: UnknownIsHealthy within 500;
     passing_gates_by: SkipGate within 100;
     passing_verifiers_by: SkipVerify within 100;
-    leaving_too_few_instances: SkipFloor within 5000;
+    leaving_too_few_instances: SkipFloor within 3000;
     forgetting_the_time_before_a_crash: ForgetSpent within 500;
     resuming_under_the_old_epoch: AdoptWithoutEpoch within 500;
     going_to_a_release_known_bad: ChooseKnownBad within 500;
-    rolling_back_too_often: IgnoreBudget within 5000;
+    rolling_back_too_often: IgnoreBudget within 1000;
+    forgetting_where_an_abort_landed: ForgetLanding within 1000;
+    going_past_blindly_what_was_unhealthy: ForgetIll within 1000;
+    freezing_without_an_intent: FreezeWithoutIntent within 100;
+    taking_a_lost_freeze_for_none: LostFreezeIsNone within 500;
+    keeping_secrets: KeepSecrets within 100;
     writing_in_a_rehearsal: DryRunWrites within 500;
 }

@@ -1,7 +1,7 @@
 //! Someone says yes by a file.
 
 use super::{Approval, ApprovalRequest, Approver};
-use crate::{Error, Kind, Result, RunId, atomic_file, atomic_file::blocking, seconds};
+use crate::{Error, Kind, Result, RunId, atomic_file, blocking::blocking, seconds};
 use async_trait::async_trait;
 use serde::Deserialize;
 use std::{

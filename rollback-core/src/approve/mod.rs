@@ -3,11 +3,15 @@
 //! Not here: whether a change needs an approval, which the target, the choice and the policy say.
 
 mod closure;
+#[cfg(feature = "local")]
 mod file;
+#[cfg(feature = "local")]
 mod terminal;
 
 pub use closure::Approve;
+#[cfg(feature = "local")]
 pub use file::FileApproval;
+#[cfg(feature = "local")]
 pub use terminal::TerminalPrompt;
 
 use crate::{Digest, Result, RunId, TargetId};

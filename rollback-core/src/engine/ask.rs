@@ -20,7 +20,8 @@ pub enum Answer {
     Identified(Answered<Identity>),
     /// To [`Ask::Begin`].
     Begun(Answered<Begun>),
-    /// To [`Ask::Append`].
+    /// To [`Ask::Append`]. A failure also in place of any answer to a write or a freeze that was not sent, because the journal
+    /// did not say for as long as the lease lasts that it is still held.
     Appended(Answered<()>),
     /// To [`Ask::Observe`].
     Observed(Answered<Observation>),
@@ -34,10 +35,12 @@ pub enum Answer {
     Approval(Answered<Option<Approval>>),
     /// To [`Ask::Freeze`].
     Froze(Answered<Payload>),
+    /// To [`Ask::Held`].
+    Held(Answered<Vec<Hold>>),
     /// To [`Ask::Try`].
     Tried(Answered<Verdict>),
-    /// To [`Ask::Evidence`].
-    Evidence(Answered<Vec<Artifact>>),
+    /// To [`Ask::Evidence`]: what was kept, and why that is not all.
+    Evidence(Vec<Artifact>, Option<Fault>),
     /// To [`Ask::Apply`].
     Applied(Answered<Applied>),
     /// To [`Ask::Check`].
@@ -71,7 +74,7 @@ pub enum Ask {
         /// Under this lease.
         lease: Lease,
         /// All of them or none.
-        lines: Vec<Line>,
+        lines: Arc<Vec<Line>>,
         /// How long it may take.
         within: Duration,
     },
@@ -113,6 +116,13 @@ pub enum Ask {
         name: String,
         /// With this.
         hold: Box<Hold>,
+        /// How long it may take.
+        within: Duration,
+    },
+    /// [`Freeze::held`](crate::Freeze::held): after a lost answer, or a crash.
+    Held {
+        /// Which.
+        name: String,
         /// How long it may take.
         within: Duration,
     },

@@ -25,11 +25,16 @@ pub enum Bug {
     ChooseKnownBad,
     IgnoreBudget,
     DryRunWrites,
+    ForgetLanding,
+    ForgetIll,
+    FreezeWithoutIntent,
+    LostFreezeIsNone,
+    KeepSecrets,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 17] = [
+    pub const ALL: [Bug; 22] = [
         Bug::SkipIntent,
         Bug::IgnoreFence,
         Bug::IgnoreIdentity,
@@ -47,5 +52,10 @@ impl Bug {
         Bug::ChooseKnownBad,
         Bug::IgnoreBudget,
         Bug::DryRunWrites,
+        Bug::ForgetLanding,
+        Bug::ForgetIll,
+        Bug::FreezeWithoutIntent,
+        Bug::LostFreezeIsNone,
+        Bug::KeepSecrets,
     ];
 }

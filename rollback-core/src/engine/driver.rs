@@ -5,12 +5,12 @@ use super::{
     Spool,
     ask::{Answer, Ask},
     bug::Bug,
-    machine::{State, step},
+    machine::State,
 };
 use crate::{
-    ApprovalRequest, Approver, Begun, Bounds, Clock, Context, Error, Event, EventKind, Fault, Freeze, Health,
-    HealthCheck, Intent, Journal, Kind, Lease, Line, Observer, Outcome, Past, Result, RunQuery, Strategy, Target,
-    Verifier, Verifiers, Work,
+    ApprovalRequest, Approved, Approver, At, Begun, Bounds, Clock, Context, Digest, Error, Event, EventKind, Fault,
+    Freeze, Health, HealthCheck, Intent, Journal, Kind, Lease, Line, Observer, Outcome, Past, Result, RunQuery,
+    Strategy, Support, Target, Token, Trace, Verifier, Verifiers, Work, verify::Runs,
 };
 use std::{
     future::Future,
@@ -41,7 +41,7 @@ impl Setup {
         Self {
             strategy: Arc::new(crate::strategy::Direct::default()),
             health: None,
-            verifiers: Verifiers::default(),
+            verifiers: Runs::wanted().into(),
             trial: None,
             journal: Arc::new(crate::journal::MemoryJournal::new()),
             approver: None,
@@ -51,6 +51,11 @@ impl Setup {
             spool: None,
             bug: None,
         }
+    }
+
+    /// Where nothing else was said. A run on a clock of its own is simulated, and leaves the user's folders alone.
+    pub(crate) fn default_spool(&self) -> Option<Spool> {
+        self.clock.is_none().then(|| Spool::new(Spool::default_dir()))
     }
 }
 
@@ -83,10 +88,10 @@ struct Driver<'a> {
     clock: Arc<dyn Clock>,
     intent: Arc<Intent>,
     /// Set when a renewal found that the lease is lost.
-    fenced: Option<Fault>,
+    fenced: Option<Box<Fault>>,
     holding: Holding,
     /// When the journal last said that the lease is ours.
-    kept: tokio::time::Instant,
+    kept_at: tokio::time::Instant,
     lines: Vec<Line>,
     adopted: bool,
     spooled: Option<std::path::PathBuf>,
@@ -114,7 +119,7 @@ pub(crate) async fn drive(target: &dyn Target, setup: &Setup, intent: Arc<Intent
         intent: intent.clone(),
         fenced: None,
         holding: Holding { journal: setup.journal.clone(), lease: None },
-        kept: tokio::time::Instant::now(),
+        kept_at: tokio::time::Instant::now(),
         lines: vec![],
         adopted: false,
         spooled: None,
@@ -123,17 +128,14 @@ pub(crate) async fn drive(target: &dyn Target, setup: &Setup, intent: Arc<Intent
         replaced: None,
         silent: false,
     };
-    let mut answer = Answer::Start(intent);
+    let mut ask = driver.turn(&mut state, Answer::Start(intent));
     loop {
-        let ask;
-        (state, ask) = driver.turn(state, answer);
-        if let Ask::Finish(outcome) = ask {
-            return driver.end(&state, outcome);
+        if let Ask::Finish(outcome) = &*ask {
+            return driver.end(&state, outcome.clone());
         }
-        answer = Box::pin(driver.answer(ask, &state)).await;
-        if let Some(fault) = driver.fenced.take() {
-            answer = Answer::Fenced(fault);
-        }
+        let answer = driver.answer(ask, &state).await;
+        let answer = driver.fenced.take().map_or(answer, |fault| Answer::Fenced(*fault));
+        ask = driver.turn(&mut state, answer);
     }
 }
 
@@ -144,6 +146,7 @@ fn fault<T>(result: Result<T>) -> Result<T, Fault> {
     result.map_err(Error::into_fault)
 }
 
+type Answering<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
 
 /// Bounded in time. What it was doing may have had its effect.
@@ -155,19 +158,22 @@ fn within<'a, T: Send + 'a>(
     Box::pin(async move {
         match tokio::time::timeout(time, call).await {
             Ok(result) => fault(result),
-            Err(_) => Err(Error::new(Kind::Unavailable, doing)
-                .with_message(format!("no answer within {time:?}"))
-                .into_fault()),
+            Err(_) => Err(no_answer(time, doing)),
         }
     })
 }
 
+fn no_answer(time: Duration, doing: &str) -> Fault {
+    Error::new(Kind::Unavailable, doing).with_message(format!("no answer within {time:?}")).into_fault()
+}
+
 impl Driver<'_> {
     /// One step of the machine, told to the observers.
-    fn turn(&mut self, state: Box<State>, answer: Answer) -> (Box<State>, Ask) {
-        let (state, effects) = step(*state, answer, self.clock.now());
-        self.hear(effects.events, &state);
-        (Box::new(state), effects.ask)
+    /// What is to be done next. In a box, so that while it is being done nothing is kept for it.
+    fn turn(&mut self, state: &mut State, answer: Answer) -> Box<Ask> {
+        let effects = state.step(answer, self.clock.now());
+        self.hear(effects.events, state);
+        Box::new(effects.ask)
     }
 
     fn end(&mut self, state: &State, outcome: Outcome) -> Driven {
@@ -181,33 +187,31 @@ impl Driver<'_> {
         Driven { intent, adopted: self.adopted, lines, outcome, spooled: self.spooled.take() }
     }
 
-    fn tell(&self, kind: EventKind) {
+    /// Gives back what was told.
+    fn tell(&self, kind: EventKind) -> EventKind {
         if self.setup.observers.is_empty() {
-            return;
+            return kind;
         }
         let event = Event::new(self.intent.run.clone(), self.intent.target.clone(), self.clock.now().wall, kind);
         announce(&self.setup.observers, &event);
+        event.kind
     }
 
     fn hear(&mut self, events: Vec<EventKind>, state: &State) {
         let mut unjournalled = false;
         for kind in events {
-            match &kind {
-                EventKind::Began { intent, adopted } => {
-                    self.intent = intent.clone();
-                    self.adopted = adopted.is_some();
-                }
-                EventKind::Journalled(line) => {
-                    unjournalled |= state.is_unjournalled();
-                    // By a quarter, not by doubling: ten thousand runs hold their lines at once.
-                    if self.lines.len() == self.lines.capacity() {
-                        self.lines.reserve_exact((self.lines.len() / 4).max(2));
-                    }
-                    self.lines.push((**line).clone());
-                }
-                _ => {}
+            if let EventKind::Began { intent, adopted } = &kind {
+                self.intent = intent.clone();
+                self.adopted = adopted.is_some();
             }
-            self.tell(kind);
+            if let EventKind::Journalled(line) = self.tell(kind) {
+                unjournalled |= state.is_unjournalled();
+                // By a quarter, not by doubling: ten thousand runs hold their lines at once.
+                if self.lines.len() == self.lines.capacity() {
+                    self.lines.reserve_exact((self.lines.len() / 4).max(2));
+                }
+                self.lines.push(*line);
+            }
         }
         // A dry run has nothing to keep.
         if unjournalled && !self.intent.policy.dry_run {
@@ -261,8 +265,9 @@ impl Driver<'_> {
     }
 
     fn context(&self, state: &State, since: Duration, time: Duration) -> Option<Box<Context>> {
-        let (chosen, seen) = (state.chosen()?, state.seen()?.clone());
-        let context = Context::new(self.intent.target.clone(), chosen.suspect.clone(), chosen.wanted.id.clone(), seen);
+        let (goal, seen) = (state.goal()?, state.seen()?.clone());
+        let wanted = state.bringing().unwrap_or(&goal.wanted.id).clone();
+        let context = Context::new(self.intent.target.clone(), goal.suspect.clone(), wanted, seen);
         Some(Box::new(context.with_since(since).with_within(time).with_health(self.setup.health.clone())))
     }
 
@@ -282,176 +287,246 @@ impl Driver<'_> {
                 out = &mut call => return Some(out),
                 () = tokio::time::sleep(third) => {}
             }
+            let asked = tokio::time::Instant::now();
             let mut renew = within(third, "renew the lease", journal.renew(&lease));
             let renewed = tokio::select! {
                 biased;
                 out = &mut call => return Some(out),
                 renewed = &mut renew => renewed,
             };
-            if let Err(fault) = renewed
-                && fault.kind == Kind::Conflict
-            {
-                self.fenced = Some(fault);
-                let work = work?;
-                work.cancel();
-                return Some(call.await);
+            match renewed {
+                Ok(()) => self.kept_at = asked,
+                Err(fault) if fault.kind == Kind::Conflict => {
+                    self.fenced = Some(Box::new(fault));
+                    let work = work?;
+                    work.cancel();
+                    return Some(call.await);
+                }
+                Err(_) => {}
             }
         }
     }
 
-    async fn answer(&mut self, ask: Ask, state: &State) -> Answer {
-        let target = self.target;
-        let setup = self.setup;
-        match ask {
-            Ask::Identify { within: time } => {
+    /// Carries out what is asked. Each answer is a future of its own, so that one that waits for the journal takes no room
+    /// for all the others; and the box of the question is gone while it is waited for.
+    #[allow(
+        clippy::boxed_local,
+        reason = "who moves out of a box keeps it until its own end, which is after the answer"
+    )]
+    fn answer<'b>(&'b mut self, ask: Box<Ask>, state: &'b State) -> Answering<'b> {
+        let (target, setup) = (self.target, self.setup);
+        match *ask {
+            Ask::Identify { within: time } => Box::pin(async move {
                 let look = within(time, "identify the target", target.observe(crate::Look::quick())).await;
                 Answer::Identified(look.map(|seen| seen.identity))
-            }
-            Ask::Begin { intent, within: time } => {
-                let begun = within(time, "begin a run in the journal", setup.journal.begin(&intent)).await;
-                match &begun {
-                    Ok(Begun::Fresh { lease, replaced }) => {
-                        self.holding.lease = Some(lease.clone());
-                        self.replaced.clone_from(replaced);
-                    }
-                    Ok(Begun::Adopted { lease, lines, .. }) => {
-                        self.holding.lease = Some(lease.clone());
-                        self.lines = lines.clone();
-                    }
-                    Ok(Begun::Over { lines, .. }) => self.lines = lines.clone(),
-                    _ => {}
-                }
-                self.kept = tokio::time::Instant::now();
-                Answer::Begun(begun)
-            }
-            Ask::Append { lease, lines, within: time } => {
-                let began = tokio::time::Instant::now();
-                let appended = within(time, "append to the journal", setup.journal.append(&lease, &lines)).await;
-                self.silent = appended.is_err() && began.elapsed() >= time;
-                if appended.is_ok() {
-                    self.kept = began;
-                }
-                Answer::Appended(appended)
-            }
+            }),
+            Ask::Begin { intent, within } => Box::pin(self.begin(intent, within)),
+            Ask::Append { lease, lines, within } => self.append(lease, lines, within),
             Ask::Observe { look, within: time } => {
                 let call = within(time, "observe the target", target.observe(look));
-                let Some(seen) = self.keeping(None, call).await else { return Answer::Woke };
-                Answer::Observed(seen)
+                Box::pin(self.kept(None, call, Answer::Observed))
             }
-            Ask::Past { within: time } => Box::pin(self.past(time)).await,
-            Ask::Plan(situation) => Answer::Planned(setup.strategy.plan(&situation)),
-            Ask::Prepare { at, change, within: time } => {
+            Ask::Past { within } => Box::pin(self.past(within, state)),
+            Ask::Plan(situation) => Box::pin(async move { Answer::Planned(setup.strategy.plan(&situation)) }),
+            Ask::Prepare { at, change, within: time } => Box::pin(async move {
                 let work = self.work(Some(at), time, state);
                 let call = within(time, "prepare the change", target.prepare(&change, &work));
-                self.keeping(Some(&work), call).await.map_or(Answer::Woke, Answer::Prepared)
-            }
-            Ask::Approve { digest, of, within: time } => {
-                let Some(approver) = &setup.approver else { return Answer::Approval(Ok(None)) };
-                let request = ApprovalRequest::new(self.intent.run.clone(), self.intent.target.clone(), digest, of);
-                let call = within(time, "ask for approval", approver.ask(&request));
-                let Some(asked) = self.keeping(None, call).await else { return Answer::Woke };
-                // Nobody said yes in all that time: asking once more would wait as long again.
-                Answer::Approval(asked.map_err(|mut f| {
-                    f.transient = false;
-                    f
-                }))
-            }
-            Ask::Freeze { name, hold, within: time } => {
+                self.kept(Some(&work), call, Answer::Prepared).await
+            }),
+            Ask::Approve { digest, of, within } => Box::pin(self.approve(digest, of, within)),
+            Ask::Freeze { name, hold, within: time } => Box::pin(async move {
                 let Some(freeze) = setup.freezes.iter().find(|f| f.name() == name) else {
-                    let missing =
-                        Error::new(Kind::NotFound, "freeze").with_message("this program knows no such freeze");
-                    return Answer::Froze(Err(missing.into_fault()));
+                    return Answer::Froze(Err(no_such_freeze()));
                 };
-                self.keeping(None, within(time, "freeze", freeze.freeze(&hold)))
-                    .await
-                    .map_or(Answer::Woke, Answer::Froze)
-            }
-            Ask::Try { since, within: time } => {
+                if let Some(instead) = self.not_ours(state).await {
+                    return instead;
+                }
+                self.kept(None, within(time, "freeze", freeze.freeze(&hold)), Answer::Froze).await
+            }),
+            Ask::Held { name, within: time } => Box::pin(async move {
+                let Some(freeze) = setup.freezes.iter().find(|f| f.name() == name) else {
+                    return Answer::Held(Err(no_such_freeze()));
+                };
+                self.kept(None, within(time, "ask who holds the freeze", freeze.held()), Answer::Held).await
+            }),
+            Ask::Try { since, within: time } => Box::pin(async move {
                 let context = self.context(state, since, time);
                 let (Some(trial), Some(context)) = (&setup.trial, context) else {
                     let missing = Error::new(Kind::NotFound, "try the release elsewhere");
                     return Answer::Tried(Err(missing.with_message("this program has no such trial").into_fault()));
                 };
                 let call = within(time, "try the release elsewhere", trial.verify(&context));
-                self.keeping(None, call).await.map_or(Answer::Woke, Answer::Tried)
+                self.kept(None, call, Answer::Tried).await
+            }),
+            Ask::Evidence { within, bytes } => Box::pin(self.evidence(within, bytes, state)),
+            Ask::Apply { at, approved, token, trace, within } => {
+                Box::pin(self.apply(at, approved, token, trace, within, state))
             }
-            Ask::Evidence { within: time, bytes } => {
-                let Some(source) = target.evidence() else { return Answer::Evidence(Ok(vec![])) };
-                let work = self.work(None, time, state);
-                let call = source.collect(Bounds { time, bytes }, &work);
-                let call = within(time, "collect evidence", call);
-                let Some(kept) = self.keeping(Some(&work), call).await else { return Answer::Woke };
-                if state.is_unjournalled()
-                    && let Ok(kept) = &kept
-                    && let Err(fault) = within(time, "spool the evidence", self.spool_evidence(kept, &work)).await
-                {
-                    return Answer::Evidence(Err(fault));
-                }
-                Answer::Evidence(kept)
-            }
-            Ask::Apply { at, approved, token, trace, within: time } => {
-                // The process may have stood still since the read that guards this write, and another one may have taken
-                // over and be done: the journal says so.
-                if let Some(lease) = self.holding.lease.clone().filter(|_| !state.is_unjournalled())
-                    && self.kept.elapsed() >= STILL_OURS
-                {
-                    let reply = self.intent.policy.reply_within;
-                    match within(reply, "renew the lease", setup.journal.renew(&lease)).await {
-                        Ok(()) => self.kept = tokio::time::Instant::now(),
-                        Err(fault) if fault.kind == Kind::Conflict => {
-                            self.fenced = Some(fault);
-                            return Answer::Woke;
-                        }
-                        Err(_) => {}
-                    }
-                }
-                if state.is_unjournalled() || self.intent.policy.take_over {
-                    self.spool(|spool, _| spool.leave(&approved_target(state), &trace).map(|()| false));
-                }
-                let told = Arc::new(Mutex::new(None));
-                let hear = told.clone();
-                let work = self.work(Some(at), time, state).with_trace(Some(*trace)).with_progress(move |done, of| {
-                    if let Ok(mut progress) = hear.lock() {
-                        *progress = Some((done, of));
-                    }
-                });
-                let call = within(time, "make the change", target.apply(&approved, token, &work));
-                let call = match setup.observers.is_empty() {
-                    true => call,
-                    false => Box::pin(self.telling(told).beside(call)),
-                };
-                self.keeping(Some(&work), call).await.map_or(Answer::Woke, Answer::Applied)
-            }
-            Ask::Check { part, since, within: time } => {
+            Ask::Check { part, since, within: time } => Box::pin(async move {
                 let context = self.context(state, since, time);
                 let (Some(health), Some(mut context)) = (&setup.health, context) else {
                     return Answer::Checked(Ok(Health::Unknown(vec![])));
                 };
                 context.part = Some(part);
-                self.keeping(None, within(time, "check the health", health.check(&context)))
-                    .await
-                    .map_or(Answer::Woke, Answer::Checked)
-            }
-            Ask::Verify { nth, since, within: time } => {
+                self.kept(None, within(time, "check the health", health.check(&context)), Answer::Checked).await
+            }),
+            Ask::Verify { nth, since, within: time } => Box::pin(async move {
                 let context = self.context(state, since, time);
                 let (Some(verifier), Some(context)) = (setup.verifiers.0.get(nth), context) else {
                     let missing =
                         Error::new(Kind::NotFound, "verify").with_message("this program has no such verifier");
                     return Answer::Verified(Err(missing.into_fault()));
                 };
-                self.keeping(None, within(time, "verify", verifier.verify(&context)))
-                    .await
-                    .map_or(Answer::Woke, Answer::Verified)
-            }
-            Ask::Sleep(time) => {
+                self.kept(None, within(time, "verify", verifier.verify(&context)), Answer::Verified).await
+            }),
+            Ask::Sleep(time) => Box::pin(async move {
                 self.keeping(None, Box::pin(tokio::time::sleep(time))).await;
                 Answer::Woke
-            }
-            Ask::Finish(_) => Answer::Woke,
+            }),
+            Ask::Finish(_) => Box::pin(async { Answer::Woke }),
         }
     }
 
-    async fn past(&mut self, time: Duration) -> Answer {
+    /// The answer of a call during which the lease is kept.
+    async fn kept<T: Send>(
+        &mut self,
+        work: Option<&Work>,
+        call: Call<'_, T>,
+        answer: fn(Result<T, Fault>) -> Answer,
+    ) -> Answer {
+        self.keeping(work, call).await.map_or(Answer::Woke, answer)
+    }
+
+    async fn begin(&mut self, intent: Arc<Intent>, time: Duration) -> Answer {
+        // Counted from the question: between the journal's answer and now the process may have stood still.
+        self.kept_at = tokio::time::Instant::now();
+        let begun = within(time, "begin a run in the journal", self.setup.journal.begin(&intent)).await;
+        match &begun {
+            Ok(Begun::Fresh { lease, replaced }) => {
+                self.holding.lease = Some(lease.clone());
+                self.replaced.clone_from(replaced);
+            }
+            Ok(Begun::Adopted { lease, lines, .. }) => {
+                self.holding.lease = Some(lease.clone());
+                self.lines = lines.clone();
+            }
+            Ok(Begun::Over { lines, .. }) => self.lines = lines.clone(),
+            _ => {}
+        }
+        Answer::Begun(begun)
+    }
+
+    /// What most of many runs wait in at any moment: one future, with nothing in it twice.
+    fn append(&mut self, lease: Lease, lines: Arc<Vec<Line>>, time: Duration) -> Answering<'_> {
+        Box::pin(async move {
+            let began = tokio::time::Instant::now();
+            let appended = match tokio::time::timeout(time, (*self.setup.journal).append(&lease, &lines)).await {
+                Ok(appended) => fault(appended),
+                Err(_) => Err(no_answer(time, "append to the journal")),
+            };
+            self.silent = appended.is_err() && began.elapsed() >= time;
+            if appended.is_ok() {
+                self.kept_at = began;
+            }
+            Answer::Appended(appended)
+        })
+    }
+
+    async fn approve(&mut self, digest: Digest, of: Vec<String>, time: Duration) -> Answer {
+        let Some(approver) = &self.setup.approver else {
+            let nobody = Error::new(Kind::Invalid, "ask for approval").with_message(format!(
+                "this program has nobody to ask (Rollback::approved_by), and it takes an approval: {}",
+                of.join("; ")
+            ));
+            return Answer::Approval(Err(nobody.into_fault()));
+        };
+        let request = ApprovalRequest::new(self.intent.run.clone(), self.intent.target.clone(), digest, of);
+        let call = within(time, "ask for approval", approver.ask(&request));
+        let Some(asked) = self.keeping(None, call).await else { return Answer::Woke };
+        // Nobody said yes in all that time: asking once more would wait as long again.
+        Answer::Approval(asked.map_err(|mut f| {
+            f.transient = false;
+            f
+        }))
+    }
+
+    async fn evidence(&mut self, time: Duration, bytes: u64, state: &State) -> Answer {
+        let target = self.target;
+        let Some(source) = target.evidence() else { return Answer::Evidence(vec![], None) };
+        let work = self.work(None, time, state);
+        let call = source.collect(Bounds { time, bytes }, &work);
+        let call = within(time, "collect evidence", call);
+        let Some(kept) = self.keeping(Some(&work), call).await else { return Answer::Woke };
+        // What was sealed before the time was over, or before it failed, is kept.
+        let (kept, mut lost) = match kept {
+            Ok(kept) => (kept, None),
+            Err(fault) => (work.sealed(), Some(fault)),
+        };
+        if state.is_unjournalled()
+            && let Err(fault) = within(time, "spool the evidence", self.spool_evidence(&kept, &work)).await
+        {
+            lost.get_or_insert(fault);
+        }
+        Answer::Evidence(kept, lost)
+    }
+
+    /// Before a write: the process may have stood still since the read that guards it, and another one may have taken over
+    /// and be done. The journal says so. Where it must be there and says nothing for as long as a lease lasts, nobody knows
+    /// whose it is: the write waits for the journal, as an append would. What is to be answered instead, if it must not be
+    /// sent.
+    async fn not_ours(&mut self, state: &State) -> Option<Answer> {
+        let lease = self.holding.lease.clone().filter(|_| !state.is_unjournalled());
+        let lease = lease.filter(|_| self.kept_at.elapsed() >= STILL_OURS)?;
+        let (reply, asked) = (self.intent.policy.reply_within, tokio::time::Instant::now());
+        match within(reply, "renew the lease", self.setup.journal.renew(&lease)).await {
+            Ok(()) => self.kept_at = asked,
+            Err(fault) if fault.kind == Kind::Conflict => {
+                self.fenced = Some(Box::new(fault));
+                return Some(Answer::Woke);
+            }
+            Err(fault) => {
+                let policy = &self.intent.policy;
+                if policy.journal == Support::Must && self.kept_at.elapsed() >= policy.lease {
+                    return Some(Answer::Appended(Err(fault)));
+                }
+            }
+        }
+        None
+    }
+
+    async fn apply(
+        &mut self,
+        at: At,
+        approved: Arc<Approved>,
+        token: Token,
+        trace: Box<Trace>,
+        time: Duration,
+        state: &State,
+    ) -> Answer {
+        let (target, setup) = (self.target, self.setup);
+        if let Some(instead) = self.not_ours(state).await {
+            return instead;
+        }
+        if state.is_unjournalled() || self.intent.policy.take_over {
+            let target = approved_target(state);
+            self.spool(|spool, _| spool.leave(&target, state.identity(), &trace).map(|()| false));
+        }
+        let told = Arc::new(Mutex::new(None));
+        let hear = told.clone();
+        let work = self.work(Some(at), time, state).with_trace(Some(*trace)).with_progress(move |done, of| {
+            if let Ok(mut progress) = hear.lock() {
+                *progress = Some((done, of));
+            }
+        });
+        let call = within(time, "make the change", target.apply(&approved, token, &work));
+        let call = match setup.observers.is_empty() {
+            true => call,
+            false => Box::pin(self.telling(told).beside(call)),
+        };
+        self.keeping(Some(&work), call).await.map_or(Answer::Woke, Answer::Applied)
+    }
+
+    async fn past(&mut self, time: Duration, state: &State) -> Answer {
         const HISTORY: usize = 200;
         let target = self.target;
         let call = within(time, "read the history", target.history(HISTORY));
@@ -472,6 +547,15 @@ impl Driver<'_> {
                 Ok(ledger) => past.ledger = ledger,
                 Err(fault) => lost.push(("ledger".to_owned(), fault)),
             }
+            // A dry run takes no lock, so it must look who has it.
+            if self.intent.policy.dry_run {
+                let mut query = RunQuery::of_target(&self.intent.target).with_limit(1);
+                query.unfinished = true;
+                match within(time, "read the unfinished runs", self.setup.journal.runs(&query)).await {
+                    Ok(runs) => past.unfinished = runs.into_iter().next().map(Box::new),
+                    Err(fault) => lost.push(("unfinished runs".to_owned(), fault)),
+                }
+            }
             // Where a suspect is named, it does not matter where another run was going.
             if let Some(run) = self.replaced.as_ref().filter(|_| self.intent.suspect.is_none()) {
                 match within(time, "read the run that was taken over", self.setup.journal.read(run)).await {
@@ -490,11 +574,12 @@ impl Driver<'_> {
                 }
             }
         }
-        if let Some(spool) = &self.setup.spool {
-            match spool.trace(&self.intent.target) {
-                Ok(trace) => past.trace = trace,
-                Err(e) => lost.push(("trace in the spool".to_owned(), e.into_fault())),
-            }
+        // What broke the glass without a journal left its trace there, and whoever comes next may have one.
+        let spool = self.setup.spool.clone().or_else(|| self.setup.default_spool());
+        match spool.map(|spool| spool.trace(&self.intent.target, state.identity())) {
+            Some(Ok(trace)) => past.trace = trace,
+            Some(Err(e)) if self.setup.spool.is_some() => lost.push(("trace in the spool".to_owned(), e.into_fault())),
+            Some(Err(_)) | None => {}
         }
         Answer::Past(Ok(past), lost)
     }
@@ -514,6 +599,11 @@ impl Driver<'_> {
     }
 }
 
+fn no_such_freeze() -> Fault {
+    let missing = Error::new(Kind::NotFound, "freeze").with_message("this program knows no such freeze");
+    missing.without_effect().into_fault()
+}
+
 fn approved_target(state: &State) -> crate::TargetId {
     state.intent().map_or_else(|| crate::TargetId::new(""), |i| i.target.clone())
 }
@@ -521,7 +611,7 @@ fn approved_target(state: &State) -> crate::TargetId {
 /// Where a run was going, if it had begun to write.
 fn goal(run: &crate::RunId, lines: &[Line]) -> Option<crate::Trace> {
     let at = lines.iter().find(|line| matches!(line.entry, crate::Entry::Doing { .. }))?.at;
-    lines.iter().find_map(|line| match &line.entry {
+    lines.iter().rev().find_map(|line| match &line.entry {
         crate::Entry::Chose { suspect, wanted, .. } => {
             Some(crate::Trace { run: run.clone(), left: suspect.clone(), reached: wanted.id.clone(), at })
         }

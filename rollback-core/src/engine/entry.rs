@@ -1,8 +1,8 @@
 //! The lines of a run in the journal.
 
 use crate::{
-    Applied, Approved, Artifact, DiffLine, Digest, Evidence, Fault, Finding, Identity, LedgerEntry, Outcome, Payload,
-    Plan, Release, ReleaseId, Timestamp,
+    Applied, Approved, Artifact, DiffLine, Digest, Evidence, Fault, Finding, Identity, LedgerEntry, Outcome, PartMap,
+    Payload, Plan, Release, ReleaseId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc, time::Duration};
@@ -23,7 +23,8 @@ impl fmt::Display for At {
     }
 }
 
-/// What happened. The state of a run is the fold of its entries, so each says all that matters of it.
+/// What happened. The state of a run is the fold of its entries, so each says all that matters of it. What is large in one
+/// is boxed: ten thousand runs at once hold all their lines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Entry {
@@ -34,7 +35,7 @@ pub enum Entry {
         /// Left.
         suspect: ReleaseId,
         /// Reached.
-        wanted: Release,
+        wanted: Arc<Release>,
         /// Why this one: `last verified healthy`, `previous, unverified`.
         why: String,
         /// It was not verified healthy.
@@ -65,19 +66,29 @@ pub enum Entry {
         /// Who.
         by: String,
     },
-    /// A freeze is about to be asked for.
+    /// A freeze is about to be asked for. From now on it may hold.
     Freezing {
         /// Its name.
         name: String,
+        /// Until when it is asked to hold.
+        #[serde(default)]
+        until: Option<Timestamp>,
     },
-    /// A freeze holds; or was given up (`None`), which is a loss.
+    /// A freeze holds; or does not (`None`), for certain.
     Froze {
         /// Its name.
         name: String,
         /// What was there before.
-        was: Option<Payload>,
+        was: Option<Box<Payload>>,
         /// Until when it holds.
         until: Option<Timestamp>,
+    },
+    /// Whether a freeze holds could not be found out. It counts as held until it is lifted.
+    FreezeUnclear {
+        /// Its name.
+        name: String,
+        /// What went wrong.
+        fault: Box<Fault>,
     },
     /// The release was tried elsewhere, and worked.
     Tried {
@@ -100,26 +111,41 @@ pub enum Entry {
         /// Which step.
         at: At,
         /// What.
-        applied: Applied,
+        applied: Box<Applied>,
     },
     /// The answer was lost: it is looked for before anything else.
     Unclear {
         /// Which step.
         at: At,
         /// What went wrong.
-        fault: Fault,
+        fault: Box<Fault>,
     },
     /// The write had no effect.
     NotDone {
         /// Which step.
         at: At,
         /// Why not.
-        fault: Fault,
+        fault: Box<Fault>,
     },
     /// There was nothing to write; the gates hold all the same.
     AlreadySo {
         /// Which step.
         at: At,
+    },
+    /// An abort that did not say where it would land has landed: what was first seen to stand after it. What shows up later
+    /// is not its doing.
+    Landed {
+        /// Which step.
+        at: At,
+        /// On what, part by part.
+        on: PartMap<ReleaseId>,
+    },
+    /// A gate was told that something is unhealthy: from now on none is passed because nobody can tell.
+    Unhealthy {
+        /// Which step.
+        at: At,
+        /// What was seen.
+        evidence: Vec<Evidence>,
     },
     /// Settled, and through its gates.
     StepDone {
@@ -142,13 +168,13 @@ pub enum Entry {
     RungFailed {
         /// Which rung.
         rung: usize,
-        /// Why.
+        /// Why; and behind that, of one that was passed over, what was found out while it was prepared.
         why: String,
     },
     /// What is not as the plan said it would be.
     Residue(Vec<DiffLine>),
     /// What is now known of a release; the journal keeps it in its ledger.
-    Marked(LedgerEntry),
+    Marked(Box<LedgerEntry>),
     /// A support was lost, and gone on without.
     Lost {
         /// Which.
@@ -157,7 +183,7 @@ pub enum Entry {
         why: String,
     },
     /// The end. The journal releases the lock with it.
-    Ended(Outcome),
+    Ended(Box<Outcome>),
 }
 
 /// A line of a run in the journal: an entry with its place and its times.

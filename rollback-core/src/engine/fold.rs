@@ -1,11 +1,14 @@
 //! The durable state of a run: a fold of the lines that the journal acknowledged.
 
 use crate::{
-    Applied, Approved, At, Change, Chosen, Digest, Entry, Extent, Handle, Identity, Kind, Line, Mark, Outcome, Payload,
-    Plan,
+    Applied, Approved, At, Change, Digest, Entry, Extent, Handle, Identity, Kind, Landing, Line, Mark, Outcome,
+    Payload, Plan, Release, ReleaseId, Timestamp, Wish,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// What is lost where a gate is passed blindly begins so.
+pub(super) const HEALTH_OF: &str = "health of ";
 
 /// The current step's write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,28 +19,52 @@ pub(super) struct Doing {
     pub(super) partial: Option<u64>,
     /// All of it, said by the platform, and it stands: what a verb is judged by.
     pub(super) stands: bool,
+    /// How often it failed, or gave no answer.
+    pub(super) tries: u8,
+    /// Under which its intent was journalled.
+    pub(super) epoch: u64,
+}
+
+/// Where the run goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Goal {
+    pub(super) suspect: ReleaseId,
+    pub(super) wanted: Arc<Release>,
+}
+
+/// Our last write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Last {
+    /// Its step, which is in its key.
+    pub(super) at: At,
+    pub(super) handle: Option<Box<Handle>>,
+    /// When its intent was journalled.
+    pub(super) since: Duration,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Fold {
     pub(super) identity: Option<Identity>,
-    pub(super) chosen: Option<Chosen>,
+    pub(super) goal: Option<Goal>,
     pub(super) overridden: bool,
     pub(super) plan: Option<Arc<Plan>>,
     pub(super) prepared: Option<Vec<Arc<Approved>>>,
     pub(super) approvals: Vec<Digest>,
-    pub(super) freezing: Vec<String>,
+    /// What was asked for, until when.
+    pub(super) freezing: BTreeMap<String, Option<Timestamp>>,
+    /// What was answered; nothing, where it was given up.
     pub(super) froze: BTreeMap<String, Option<Payload>>,
     pub(super) tried: bool,
     pub(super) evidence: bool,
     /// Every change that was begun, so that a half-done one is known as ours.
     pub(super) begun: Vec<Change>,
+    /// The release that the last write set, where that is not the one that was chosen: rungs may set others.
+    pub(super) other: Option<ReleaseId>,
     pub(super) at: At,
     pub(super) doing: Option<Doing>,
     /// When the current step was begun for the first time.
     pub(super) step_since: Option<Duration>,
-    /// Our last write: key's step, handle, when.
-    pub(super) last: Option<(At, Option<Handle>, Duration)>,
+    pub(super) last: Option<Last>,
     /// A write was about to be sent.
     pub(super) wrote: bool,
     /// A write has had an effect, or may have had one.
@@ -47,10 +74,12 @@ pub(super) struct Fold {
     pub(super) reached: Option<Duration>,
     pub(super) verifier: usize,
     pub(super) verify_since: Duration,
+    /// A gate was told that something is unhealthy.
+    pub(super) ill: bool,
     pub(super) lost: Vec<(String, String)>,
     pub(super) elapsed: Duration,
     pub(super) acted: Duration,
-    pub(super) outcome: Option<Outcome>,
+    pub(super) outcome: Option<Box<Outcome>>,
 }
 
 impl Fold {
@@ -59,58 +88,83 @@ impl Fold {
         self.acted = line.acted;
         match &line.entry {
             Entry::Identified(identity) => self.identity = Some(identity.clone()),
-            Entry::Chose { suspect, wanted, why, unverified } => {
-                self.chosen = Some(Chosen {
-                    suspect: suspect.clone(),
-                    wanted: wanted.clone(),
-                    why: why.clone(),
-                    unverified: *unverified,
-                    known_bad: false,
-                });
+            Entry::Chose { suspect, wanted, .. } => {
+                self.goal = Some(Goal { suspect: suspect.clone(), wanted: wanted.clone() });
+                // Chosen again, because the first one turned out to be gone: all that was planned was for that one.
+                self.plan = None;
+                self.overridden = false;
+                self.unprepare();
             }
-            Entry::Overridden { .. } => {
-                self.overridden = true;
-                if let Some(chosen) = &mut self.chosen {
-                    chosen.known_bad = true;
-                }
-            }
+            Entry::Overridden { .. } => self.overridden = true,
             Entry::Planned(plan) => self.plan = Some(plan.clone()),
             Entry::Prepared { approved, .. } => self.prepared = Some(approved.clone()),
             Entry::Approved { digest, .. } => self.approvals.push(digest.clone()),
-            Entry::Freezing { name } => self.freezing.push(name.clone()),
+            Entry::Freezing { name, until } => {
+                self.freezing.insert(name.clone(), *until);
+                self.froze.remove(name);
+            }
             Entry::Froze { name, was, .. } => {
-                self.froze.insert(name.clone(), was.clone());
+                self.froze.insert(name.clone(), was.as_deref().cloned());
+            }
+            Entry::FreezeUnclear { name, .. } => {
+                self.froze.insert(name.clone(), None);
             }
             Entry::Tried { .. } => self.tried = true,
             Entry::EvidenceKept(_) => self.evidence = true,
             Entry::Doing { at, .. } => {
                 self.begin(*at, line.elapsed);
                 if let Some(change) = self.change(*at).cloned() {
+                    if self.begun.is_empty() {
+                        self.begun.reserve_exact(1);
+                    }
                     self.begun.push(change);
                 }
-                self.last = Some((*at, None, line.elapsed));
+                self.last = Some(Last { at: *at, handle: None, since: line.elapsed });
                 self.wrote = true;
                 self.unclear = None;
-                self.doing = Some(Doing { done: false, partial: None, stands: false });
+                self.doing = Some(Doing { done: false, partial: None, stands: false, tries: 0, epoch: line.epoch });
             }
-            Entry::Did { applied, .. } => {
-                self.touched |= !matches!(applied.extent, Extent::NotStarted { .. });
+            Entry::Did { at, applied } => {
+                let not_started = matches!(applied.extent, Extent::NotStarted { .. });
+                self.touched |= !not_started;
+                if !not_started {
+                    self.set(*at);
+                }
                 self.did(applied);
             }
-            Entry::Unclear { fault, .. } => {
+            Entry::Unclear { at, fault } => {
+                self.set(*at);
                 self.touched = true;
                 self.unclear = Some(fault.to_string());
+                if let Some(doing) = &mut self.doing {
+                    doing.tries = doing.tries.saturating_add(1);
+                }
             }
             Entry::NotDone { fault, .. } => {
+                self.touched |= self.sent_before(line.epoch);
                 self.doing = None;
                 if fault.kind == Kind::Stale {
                     self.unprepare();
                 }
             }
             Entry::AlreadySo { at } => {
+                // Where it was sent before, it may be so because of a copy that arrived all the same.
+                self.touched |= self.last.as_ref().is_some_and(|last| last.at == *at);
                 self.begin(*at, line.elapsed);
-                self.doing = Some(Doing { done: true, partial: None, stands: true });
+                self.set(*at);
+                self.doing = Some(Doing { done: true, partial: None, stands: true, tries: 0, epoch: line.epoch });
             }
+            Entry::Landed { on, .. } => {
+                // From now on it is as good as a change to where it landed.
+                let landed =
+                    Change::reach(on.iter().map(|(part, release)| {
+                        (part.clone(), Wish { release: Some(release.clone()), ..Wish::default() })
+                    }));
+                for change in self.begun.iter_mut().filter(|change| lands_anywhere(change)) {
+                    change.clone_from(&landed);
+                }
+            }
+            Entry::Unhealthy { .. } => self.ill = true,
             Entry::StepDone { at } => {
                 self.at = At { rung: at.rung, step: at.step + 1 };
                 self.doing = None;
@@ -126,6 +180,8 @@ impl Fold {
                 self.verify_since = line.elapsed;
             }
             Entry::RungFailed { rung, .. } => {
+                // Whether its last write happened is not found out any more.
+                self.touched = self.may_have_touched();
                 self.at = At { rung: rung + 1, step: 0 };
                 self.doing = None;
                 self.step_since = None;
@@ -139,6 +195,23 @@ impl Fold {
         }
     }
 
+    /// A gate was passed although nobody could tell whether it is healthy.
+    pub(super) fn went_on_blind(&self) -> bool {
+        self.lost.iter().any(|(what, _)| what.starts_with(HEALTH_OF))
+    }
+
+    /// A change of ours that may still land on anything but the suspect.
+    pub(super) fn is_up_in_the_air(&self) -> bool {
+        self.begun.iter().any(lands_anywhere)
+    }
+
+    /// A step has set a release, or may have: the one that was chosen, or another.
+    fn set(&mut self, at: At) {
+        let Some(release) = self.change(at).and_then(Change::sets) else { return };
+        let chosen = self.goal.as_ref().is_some_and(|goal| goal.wanted.id == *release);
+        self.other = (!chosen).then(|| release.clone());
+    }
+
     fn begin(&mut self, at: At, now: Duration) {
         if self.at != at {
             self.at = at;
@@ -149,7 +222,7 @@ impl Fold {
 
     fn did(&mut self, applied: &Applied) {
         if let Some(last) = &mut self.last {
-            last.1.clone_from(&applied.handle);
+            last.handle = applied.handle.clone().map(Box::new);
         }
         if let Some(identity) = &applied.new_identity {
             self.identity = Some(identity.clone());
@@ -177,13 +250,61 @@ impl Fold {
         self.touched || self.doing.as_ref().is_some_and(|doing| !doing.stands && !doing.done)
     }
 
+    /// The write under way may have been sent by an earlier process of this run: that it had no effect when it is sent once
+    /// more says nothing of that one.
+    pub(super) fn sent_before(&self, epoch: u64) -> bool {
+        self.doing.as_ref().is_some_and(|doing| doing.epoch != epoch)
+    }
+
     /// Our last write, for a look at what became of it.
     pub(super) fn mark(&self, run: &crate::RunId, now: Duration) -> Option<Mark> {
-        let (at, handle, since) = self.last.as_ref()?;
-        let mut mark = Mark::new(format!("{run}/{at}"));
-        mark.handle.clone_from(handle);
-        mark.change = self.change(*at).cloned();
-        mark.age = now.saturating_sub(*since);
+        let last = self.last.as_ref()?;
+        let mut mark = Mark::new(format!("{run}/{}", last.at));
+        mark.handle = last.handle.as_deref().cloned();
+        mark.change = self.change(last.at).cloned();
+        mark.age = now.saturating_sub(last.since);
         Some(mark)
+    }
+}
+
+fn lands_anywhere(change: &Change) -> bool {
+    matches!(change, Change::Abort { expect: Landing::Unsaid, .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+
+    const AT: At = At { rung: 0, step: 0 };
+
+    fn touched(lines: impl IntoIterator<Item = (u64, Entry)>) -> bool {
+        let mut fold = Fold::default();
+        for (seq, (epoch, entry)) in (0..).zip(lines) {
+            fold.take(&Line::new(seq, epoch, Timestamp::default(), Duration::ZERO, Duration::ZERO, entry));
+        }
+        fold.may_have_touched()
+    }
+    fn doing() -> Entry {
+        Entry::Doing { at: AT, approved: Digest::of(b"") }
+    }
+    fn not_done() -> Entry {
+        let denied = Error::new(Kind::Denied, "write").without_effect().into_fault();
+        Entry::NotDone { at: AT, fault: Box::new(denied) }
+    }
+    fn rung_failed() -> Entry {
+        Entry::RungFailed { rung: 0, why: "the image is gone".into() }
+    }
+
+    #[test]
+    fn what_an_earlier_process_may_have_sent_counts_although_it_is_refused_now() {
+        assert!(touched([(1, doing()), (2, not_done())]));
+        assert!(!touched([(1, doing()), (1, not_done())]));
+    }
+
+    #[test]
+    fn a_write_without_an_outcome_counts_when_its_rung_is_over() {
+        assert!(touched([(1, doing()), (1, rung_failed())]));
+        assert!(!touched([(1, doing()), (1, not_done()), (1, rung_failed())]));
     }
 }

@@ -1,7 +1,9 @@
 //! What a run was asked to do: journalled before anything else, and adopted by whoever resumes it.
 
+use super::Detection;
 use crate::{Choose, Policy, ReleaseId, RunId, TargetId, Timestamp, Window};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// What a run was asked to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +26,7 @@ pub struct Intent {
     /// How the release to go to is chosen.
     pub choose: Choose,
     /// What it may do.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// The strategy's name. Names, not code: a resumed run says if they differ.
     pub strategy: String,
     /// The health check's name, if there is one.
@@ -35,6 +37,9 @@ pub struct Intent {
     pub freezes: Vec<String>,
     /// The name and window of what tries the release elsewhere first.
     pub trial: Option<(String, Window)>,
+    /// What was seen before it was ordered, if that was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detected: Option<Detection>,
 }
 
 impl Intent {
@@ -49,12 +54,13 @@ impl Intent {
             at: Timestamp::default(),
             suspect: None,
             choose: Choose::default(),
-            policy: Policy::default(),
+            policy: Arc::default(),
             strategy: String::new(),
             health: None,
             verifiers: vec![],
             freezes: vec![],
             trial: None,
+            detected: None,
         }
     }
 }

@@ -1,9 +1,10 @@
 //! What an observation says of a change: pure judgements, which the machine's decisions rest on.
 
 use crate::{
-    Capacity, Change, DiffLine, Landing, Observation, PartState, Plan, ReleaseId, Running, Settled, Weight,
-    change::Shape,
+    Capacity, Change, DiffLine, Landing, Observation, PartId, PartMap, PartState, Plan, ReleaseId, Running, Settled,
+    Weight, change::Shape,
 };
+use std::collections::BTreeMap;
 
 /// The change has happened, and what runs is what was wished. Never true of a verb: only its own answer tells.
 pub(super) fn satisfied(change: &Change, seen: &Observation) -> bool {
@@ -43,6 +44,15 @@ pub(super) fn satisfied(change: &Change, seen: &Observation) -> bool {
     }
 }
 
+/// What every part runs, or would: where an abort landed, once that is satisfied.
+pub(super) fn landed(seen: &Observation) -> PartMap<ReleaseId> {
+    let on = |part: &PartState| match &part.running {
+        Running::Release(release) => Some(release.clone()),
+        _ => part.wanted.clone(),
+    };
+    seen.parts.iter().filter_map(|(id, part)| Some((id.clone(), on(part)?))).collect()
+}
+
 /// It runs the release; or, told to have no instance, would.
 fn runs(part: &PartState, release: &ReleaseId) -> bool {
     part.runs(release)
@@ -69,7 +79,7 @@ pub(super) fn told(change: &Change, seen: &Observation) -> bool {
 /// A part of the change that was told to, and will not get there by waiting. What is not told yet may still be the state
 /// from before.
 pub(super) fn hopeless(change: &Change, seen: &Observation) -> Option<String> {
-    let never = |id: &crate::PartId, part: &crate::PartState| match &part.settled {
+    let never = |id: &PartId, part: &PartState| match &part.settled {
         Settled::Never { why } => Some(format!("{id}: {why}")),
         _ => None,
     };
@@ -117,6 +127,42 @@ pub(super) fn still_serves(suspect: &ReleaseId, seen: &Observation) -> Option<St
     })
 }
 
+/// The wanted release serves nowhere, and what does serve is not what the last of the `begun` changes brought there: somebody
+/// else moved the traffic, between releases that were all there before. Where an abort landed counts as brought, until a
+/// change behind it sets a release: from then on that one is due, for what stood after the abort may have been a deploy.
+pub(super) fn serves_elsewhere(wanted: &ReleaseId, begun: &[Change], seen: &Observation) -> Option<String> {
+    let mut brought: BTreeMap<&PartId, &ReleaseId> = BTreeMap::new();
+    let mut landing = None;
+    for change in begun {
+        match change {
+            Change::Reach(shape) => {
+                brought.extend(shape.0.iter().filter_map(|(id, wish)| Some((id, wish.release.as_ref()?))));
+            }
+            Change::Abort { expect, .. } => {
+                brought.clear();
+                landing = Some(expect);
+            }
+            Change::Halt | Change::Verb { .. } => {}
+        }
+    }
+    let ours = |id: &PartId, release: &ReleaseId| match (brought.get(id), landing) {
+        (Some(last), _) => *last == release,
+        (None, Some(Landing::On(landed))) => landed == release,
+        (None, Some(Landing::Unsaid)) => true,
+        (None, None) => false,
+    };
+    let mut other = None;
+    for (id, part) in seen.serving() {
+        let mentions = part.running.mentions();
+        // What cannot be named is for the verifiers to judge.
+        if mentions.is_empty() || mentions.iter().any(|release| *release == wanted || ours(id, release)) {
+            return None;
+        }
+        other = Some(format!("{wanted} serves nowhere: {id} runs {}", part.running));
+    }
+    other
+}
+
 /// A part that gets traffic, and of which the platform says that it will not come right: its release is gone, for one.
 pub(super) fn serves_hopelessly(seen: &Observation) -> Option<String> {
     seen.serving().find_map(|(id, part)| match &part.settled {
@@ -154,4 +200,44 @@ pub(super) fn residue(plan: &Plan, rung: usize, seen: &Observation) -> Vec<DiffL
         });
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Identity, Token, Wish};
+
+    fn now(parts: &[(&str, &str)]) -> Observation {
+        let runs = |release: &str| PartState::new(Some(release.into()), Running::Release(release.into()));
+        let parts = parts.iter().map(|(id, release)| (PartId::from(*id), runs(release)));
+        Observation::new(Identity::new("s", "o"), parts, Token::none())
+    }
+    fn reach(part: &str, release: &str) -> Change {
+        Change::reach([(part.into(), Wish { release: Some(release.into()), ..Wish::default() })])
+    }
+    fn abort(expect: Landing) -> Change {
+        Change::Abort { expect, never: "2".into() }
+    }
+    fn elsewhere(begun: &[Change], parts: &[(&str, &str)]) -> bool {
+        serves_elsewhere(&"1".into(), begun, &now(parts)).is_some()
+    }
+
+    #[test]
+    fn where_an_abort_landed_is_fine_until_a_release_is_set() {
+        // The first one as it is before its landing is journalled, the last one as it is afterwards.
+        for landing in [abort(Landing::Unsaid), abort(Landing::On("3".into())), reach("all", "3")] {
+            assert!(!elsewhere(std::slice::from_ref(&landing), &[("all", "3")]), "{landing:?}");
+            let then_set = [landing, reach("all", "1")];
+            assert!(elsewhere(&then_set, &[("all", "3")]), "{then_set:?}");
+            assert!(!elsewhere(&then_set, &[("all", "1")]), "{then_set:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_set_on_one_part_excuses_no_other() {
+        let begun = [reach("blue", "0")];
+        assert!(elsewhere(&begun, &[("green", "0")]));
+        assert!(!elsewhere(&begun, &[("blue", "0")]));
+        assert!(elsewhere(&[], &[("green", "0")]));
+    }
 }

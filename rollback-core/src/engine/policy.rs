@@ -64,7 +64,8 @@ pub struct Policy {
     pub irreversible: bool,
     /// Go to a release that is known bad, for this reason; also takes an approval. Default: no.
     pub known_bad: Option<String>,
-    /// Plan, prepare and say what would be done; change nothing. Default: no.
+    /// Plan, prepare and say what would be done, and what would stand in the way ([`Report::findings`](crate::report::Report::findings));
+    /// change nothing. Default: no.
     pub dry_run: bool,
     /// A fresh plan in place of a run that holds the lock; that one ends at its next append. Default: no.
     pub take_over: bool,

@@ -1,6 +1,7 @@
 //! Where the record goes when there is no journal: a folder of plain files. Best effort, and said so.
 
-use crate::{Artifact, Error, Line, Result, RunId, TargetId, Trace};
+use crate::{Artifact, Error, Identity, Line, Result, RunId, TargetId, Trace};
+use serde::{Deserialize, Serialize};
 use std::{
     fs,
     io::Write as _,
@@ -12,12 +13,21 @@ use std::{
 /// ```
 /// # let dir = tempfile::tempdir()?;
 /// let spool = rollback_core::engine::Spool::new(dir.path());
-/// assert!(spool.trace(&"dir:/srv/checkout".into())?.is_none());
+/// assert!(spool.trace(&"dir:/srv/checkout".into(), None)?.is_none());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Spool {
     dir: PathBuf,
+}
+
+/// A trace, and of which object it is.
+#[derive(Serialize, Deserialize)]
+struct Left {
+    #[serde(default)]
+    object: Option<Identity>,
+    #[serde(flatten)]
+    trace: Trace,
 }
 
 impl Spool {
@@ -96,29 +106,34 @@ impl Spool {
         let mut file = options.open(&path).map_err(failed)?;
         file.write_all(bytes).and_then(|()| file.sync_data()).map_err(failed)
     }
-    /// Leaves a trace, in place of the one before.
+    /// Leaves a trace of a rollback of this object, in place of the one before.
     ///
     /// # Errors
     /// As the file system.
-    pub fn leave(&self, target: &TargetId, trace: &Trace) -> Result<()> {
+    pub fn leave(&self, target: &TargetId, object: Option<&Identity>, trace: &Trace) -> Result<()> {
         self.ready()?;
         let path = self.trace_of(target);
         let failed = |e| Error::from_io(format!("write {}", path.display()), e);
         let next = path.with_extension(format!("{}.tmp", std::process::id()));
-        let text = serde_json::to_vec(trace).map_err(|e| failed(e.into()))?;
+        let left = Left { object: object.cloned(), trace: trace.clone() };
+        let text = serde_json::to_vec(&left).map_err(|e| failed(e.into()))?;
         let mut file = fs::File::create(&next).map_err(failed)?;
         file.write_all(&text).and_then(|()| file.sync_data()).map_err(failed)?;
         fs::rename(&next, &path).map_err(failed)
     }
-    /// The trace that the last rollback of a target left here.
+    /// The trace that the last rollback of a target left here. None if it was of another object of the same name: one that
+    /// was made anew since has nothing to do with it.
     ///
     /// # Errors
     /// As the file system, and for a file that cannot be read.
-    pub fn trace(&self, target: &TargetId) -> Result<Option<Trace>> {
+    pub fn trace(&self, target: &TargetId, object: Option<&Identity>) -> Result<Option<Trace>> {
         let path = self.trace_of(target);
         match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text)
-                .map(Some)
+            Ok(text) => serde_json::from_slice::<Left>(&text)
+                .map(|left| {
+                    let another = left.object.as_ref().zip(object).is_some_and(|(was, is)| was != is);
+                    (!another).then_some(left.trace)
+                })
                 .map_err(|e| Error::from_io(format!("read {}", path.display()), e.into())),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::from_io(format!("read {}", path.display()), e)),

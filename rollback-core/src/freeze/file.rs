@@ -1,11 +1,7 @@
 //! A freeze by a file that a pipeline looks at.
 
 use super::{Freeze, Hold};
-use crate::{
-    Error, Kind, Payload, Result, Stored, atomic_file,
-    atomic_file::{blocking, lock},
-    seconds,
-};
+use crate::{Error, Kind, Payload, Result, Stored, atomic_file, atomic_file::lock, blocking::blocking, seconds};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -69,13 +65,14 @@ impl FreezeFile {
     }
 
     async fn update<T: Send + 'static>(&self, work: impl FnOnce(&mut Doc) -> Result<T> + Send + 'static) -> Result<T> {
-        let locked = lock(&self.path, seconds(10)).await?;
+        // Until it is written, nothing has happened.
+        let locked = lock(&self.path, seconds(10)).await.map_err(Error::without_effect)?;
         let path = self.path.clone();
         blocking(move || {
             // Held until the file is written, even if the caller is gone.
             let _locked = locked;
-            let mut doc = Doc::read(&path)?;
-            let answer = work(&mut doc)?;
+            let mut doc = Doc::read(&path).map_err(Error::without_effect)?;
+            let answer = work(&mut doc).map_err(Error::without_effect)?;
             doc.write(&path)?;
             Ok(answer)
         })
@@ -253,5 +250,34 @@ mod tests {
         let mut held = runs(&held);
         held.sort_unstable();
         assert_eq!(held, names);
+    }
+
+    #[cfg(feature = "testing")]
+    #[tokio::test(start_paused = true)]
+    async fn what_the_file_says_lapses_when_the_journal_says_it_does() {
+        use crate::{Choose, Clock, Now, Policy, Rollback, seconds, testing::*};
+        use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+        /// Each look at it is a millisecond later.
+        #[derive(Debug, Default)]
+        struct Ticking(AtomicU64);
+        impl Clock for Ticking {
+            fn now(&self) -> Now {
+                let ms = self.0.fetch_add(1, Relaxed);
+                Now { mono: std::time::Duration::from_millis(ms), wall: Timestamp(1_000_000 + ms) }
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let freeze = FreezeFile::new(dir.path().join("frozen.json"));
+        let report = Rollback::of(FakePlatform::new().release("1", Good).release("2", Bad).live("2"))
+            .to(Choose::verified().or_previous())
+            .freezing(freeze.clone())
+            .policy(Policy::default().with_freeze_for(Some(seconds(3600))))
+            .clock(Ticking::default())
+            .run()
+            .await
+            .unwrap();
+        let [(_, until)] = report.frozen()[..] else { panic!("{report}") };
+        assert!(until.is_some());
+        assert_eq!(freeze.held().await.unwrap()[0].until, until);
     }
 }

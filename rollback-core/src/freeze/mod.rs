@@ -4,11 +4,15 @@
 //!
 //! Not here: freezes of platforms (GitOps, autoscalers), which their back ends bring.
 
+#[cfg(feature = "local")]
 mod command;
+#[cfg(feature = "local")]
 mod file;
 mod unfreeze;
 
+#[cfg(feature = "local")]
 pub use command::FreezeCommand;
+#[cfg(feature = "local")]
 pub use file::FreezeFile;
 pub use unfreeze::{FreezeEnd, Unfrozen, unfreeze};
 
@@ -52,7 +56,8 @@ impl Hold {
 /// Somebody who would deploy again: GitOps, a pipeline, an autoscaler.
 ///
 /// # Contract
-/// Every method is idempotent by [`Hold::run`]: a crash may repeat it, and a repeated `freeze` returns what the first did.
+/// Every method is idempotent by [`Hold::run`]: a crash may repeat it, and a repeated `freeze` returns what the first did. A
+/// `freeze` that fails says whether it may hold all the same ([`Error::effect`](crate::Error::effect)).
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Freeze: Debug + Send + Sync + 'static {
@@ -61,9 +66,10 @@ pub trait Freeze: Debug + Send + Sync + 'static {
     /// Stops them. Returns what was there before: only that is undone.
     ///
     /// # Errors
-    /// As the platform. A run that must freeze is refused; break-glass goes on and says so.
+    /// As the platform. Where the answer was lost, a run looks whether it [holds](Freeze::held) and asks again. A run that
+    /// must freeze is refused in the end; break-glass goes on at once and says so.
     async fn freeze(&self, hold: &Hold) -> Result<Payload>;
-    /// Who holds it now, lapsed holds included.
+    /// Who holds it now, lapsed holds included. Whoever cannot tell answers an error that is not transient.
     ///
     /// # Errors
     /// As the platform.

@@ -25,6 +25,8 @@ pub struct Unfrozen {
 pub enum FreezeEnd {
     /// What was there before is there again.
     Lifted,
+    /// Whether it held was not known: it did not.
+    WasNotHeld,
     /// The same, but it had run out before: something may have been deployed since then.
     Lapsed {
         /// When it ran out.
@@ -39,12 +41,13 @@ pub enum FreezeEnd {
 impl FreezeEnd {
     /// It is off the journal; nothing is left to do.
     pub fn is_over(&self) -> bool {
-        matches!(self, FreezeEnd::Lifted | FreezeEnd::Lapsed { .. })
+        matches!(self, FreezeEnd::Lifted | FreezeEnd::WasNotHeld | FreezeEnd::Lapsed { .. })
     }
 }
 
 /// Lifts what one run froze, and nothing else: each hold is undone by the freeze of its name, to what was there before, and
-/// then forgotten by the journal. One that fails does not keep the others. Calling it again goes on with what is left.
+/// then forgotten by the journal. Where it is not known whether it holds, it is looked first. One that fails does not keep
+/// the others. Calling it again goes on with what is left.
 ///
 /// The answer has an entry for each hold of the run; none, if it holds nothing (any more).
 ///
@@ -79,7 +82,8 @@ pub async fn unfreeze(
             None => FreezeEnd::NotGiven,
             Some(freeze) => lift(journal, freeze.as_ref(), &held).await.map_or_else(
                 |e| FreezeEnd::Failed(e.into_fault()),
-                |()| match held.hold.until {
+                |was_held| match held.hold.until {
+                    _ if !was_held => FreezeEnd::WasNotHeld,
                     Some(at) if held.hold.has_lapsed(now) => FreezeEnd::Lapsed { at },
                     _ => FreezeEnd::Lifted,
                 },
@@ -90,9 +94,21 @@ pub async fn unfreeze(
     Ok(ends)
 }
 
-async fn lift(journal: &dyn Journal, freeze: &dyn Freeze, held: &HeldFreeze) -> Result<()> {
-    freeze.unfreeze(&held.hold, held.was.clone()).await?;
-    journal.forget_hold(&held.hold.run, &held.name).await
+/// Says whether it was held.
+async fn lift(journal: &dyn Journal, freeze: &dyn Freeze, held: &HeldFreeze) -> Result<bool> {
+    let hold = &held.hold;
+    let was = match &held.was {
+        Some(was) => Some(was.clone()),
+        // A repeated freeze answers what the first did: what was there before.
+        None if freeze.held().await?.iter().any(|other| other.run == hold.run) => Some(freeze.freeze(hold).await?),
+        None => None,
+    };
+    let was_held = was.is_some();
+    if let Some(was) = was {
+        freeze.unfreeze(hold, was).await?;
+    }
+    journal.forget_hold(&hold.run, &held.name).await?;
+    Ok(was_held)
 }
 
 #[cfg(test)]
@@ -119,7 +135,8 @@ mod tests {
             for (seq, (freeze, until)) in (0..).zip(freezes) {
                 let freeze = file(freeze);
                 let was = freeze.freeze(&hold(run, *until)).await.unwrap();
-                let entry = Entry::Froze { name: freeze.name(), was: Some(was), until: Some(Timestamp(*until)) };
+                let entry =
+                    Entry::Froze { name: freeze.name(), was: Some(Box::new(was)), until: Some(Timestamp(*until)) };
                 let line = Line::new(seq, lease.epoch, Timestamp(0), Duration::ZERO, Duration::ZERO, entry);
                 journal.append(&lease, &[line]).await.unwrap();
             }

@@ -2,12 +2,8 @@
 
 use super::{GroupReport, Member, MemberEnd, Next, OnFailure, Order};
 use crate::{Error, Kind, Outcome, Report, Result, Rollback, RunId};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    future::poll_fn,
-    pin::Pin,
-    task::Poll,
-};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Several rollbacks in the order of what depends on what. A value: nothing happens before [`run`](Group::run).
 ///
@@ -94,7 +90,9 @@ impl Group {
     }
 
     /// Runs the members, or goes on with those that an earlier call left unfinished: a member that has ended is not run
-    /// again, if its journal remembers it. How each went is in the report.
+    /// again, if its journal remembers it. One that was refused, and so touched nothing, is tried anew, under the id
+    /// `group/name#2` and so on: mend what kept it, and run the same group again. A member that is stuck, or was
+    /// superseded, wants a person: roll it back by itself, then leave it out. How each went is in the report.
     ///
     /// # Cancel safety
     /// Dropping the future drops the members' runs with it. The same group, run again, goes on with them.
@@ -110,21 +108,25 @@ impl Group {
                 (name.as_str(), rollback.clone().run_id(order.child_run(name)).part_of(order.run()))
             })
             .collect();
-        let mut race = Race { running: vec![] };
+        // Each wakes only itself: that a thousand run at once costs no more than that they run.
+        let mut race = FuturesUnordered::new();
+        let mut running: BTreeSet<String> = BTreeSet::new();
         let mut ends: BTreeMap<String, MemberEnd> = BTreeMap::new();
         let mut outcomes: BTreeMap<String, Outcome> = BTreeMap::new();
         loop {
-            let running: BTreeSet<String> = race.running.iter().map(|(name, _)| name.clone()).collect();
             match order.next(&running, &outcomes) {
                 Next::Start(names) => {
                     for name in names {
                         if let Some(rollback) = rollbacks.get(name.as_str()) {
-                            race.running.push((name, Box::pin(rollback.run())));
+                            running.insert(name.clone());
+                            let run = anew_if_refused(rollback.clone());
+                            race.push(async move { (name, run.await) });
                         }
                     }
                 }
                 Next::Wait => {
-                    let (name, ended) = race.next().await;
+                    let Some((name, ended)) = race.next().await else { break };
+                    running.remove(&name);
                     let (outcome, end) = match ended {
                         Ok(report) => (report.outcome().clone(), MemberEnd::Ran(Box::new(report))),
                         Err(e) => {
@@ -148,27 +150,21 @@ impl Group {
     }
 }
 
-type Run<'a> = Pin<Box<dyn Future<Output = Result<Report>> + Send + 'a>>;
-
-/// Runs of which the first to end is waited for.
-struct Race<'a> {
-    running: Vec<(String, Run<'a>)>,
-}
-
-impl Race<'_> {
-    /// The next one that ends, taken out. Never, if none runs.
-    async fn next(&mut self) -> (String, Result<Report>) {
-        poll_fn(|cx| {
-            for i in 0..self.running.len() {
-                if let Poll::Ready(ended) = self.running[i].1.as_mut().poll(cx) {
-                    return Poll::Ready((self.running.swap_remove(i).0, ended));
-                }
-            }
-            Poll::Pending
-        })
-        .await
+/// A member that an earlier call saw refused touched nothing: it is tried anew, as the group's next run of it, because what
+/// kept it may be mended by now. Any other end stands.
+async fn anew_if_refused(member: Rollback) -> Result<Report> {
+    let Some(id) = member.given_run().cloned() else { return member.run().await };
+    let mut report = member.run().await?;
+    let mut tries = 1_u32;
+    while report.was_adopted() && matches!(report.outcome(), Outcome::Refused { .. }) && tries < MOST_TRIES {
+        tries += 1;
+        report = member.clone().run_id(format!("{id}#{tries}")).run().await?;
     }
+    Ok(report)
 }
+
+/// Far more than anybody will mend.
+const MOST_TRIES: u32 = 1000;
 
 #[allow(dead_code)]
 fn run_is_send(group: &Group) -> impl Send + '_ {
@@ -180,12 +176,19 @@ fn run_is_send(group: &Group) -> impl Send + '_ {
 mod tests {
     use super::*;
     use crate::{
-        Choose, Entry, Event, EventKind, Observer, Policy,
+        Choose, Context, Entry, Event, EventKind, Health, HealthCheck, Observer, Policy,
         journal::MemoryJournal,
         seconds,
         testing::{Bad, FakePlatform, Good, Moment},
     };
-    use std::sync::{Arc, Mutex, PoisonError};
+    use std::{
+        future::poll_fn,
+        pin::pin,
+        sync::{
+            Arc, Mutex, PoisonError,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
 
     fn fake(name: &str) -> FakePlatform {
         FakePlatform::new().called(format!("fake:{name}")).release("1", Good).release("2", Bad).live("2")
@@ -272,6 +275,57 @@ mod tests {
         }
     }
 
+    /// Counts how often it is asked to go on until it is let go.
+    #[derive(Clone, Debug, Default)]
+    struct Waits {
+        polls: Arc<AtomicUsize>,
+        over: Arc<tokio::sync::Notify>,
+    }
+    #[async_trait::async_trait]
+    impl HealthCheck for Waits {
+        fn name(&self) -> String {
+            "waits".into()
+        }
+        async fn check(&self, _: &Context) -> Result<Health> {
+            let mut over = pin!(self.over.notified());
+            poll_fn(|cx| {
+                self.polls.fetch_add(1, Ordering::Relaxed);
+                over.as_mut().poll(cx)
+            })
+            .await;
+            self.over.notify_one();
+            Ok(Health::healthy("it", "waited"))
+        }
+    }
+    /// Comes back a thousand times, then lets the other go.
+    #[derive(Clone, Debug)]
+    struct Busy(Waits);
+    #[async_trait::async_trait]
+    impl HealthCheck for Busy {
+        fn name(&self) -> String {
+            "busy".into()
+        }
+        async fn check(&self, _: &Context) -> Result<Health> {
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+            }
+            self.0.over.notify_one();
+            Ok(Health::healthy("it", "waited"))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_left_alone_while_others_work() {
+        let (journal, waits) = (Arc::new(MemoryJournal::new()), Waits::default());
+        let group = Group::new("g")
+            .member("waits", back(&fake("a"), &journal).healthy_when(waits.clone()))
+            .member("busy", back(&fake("b"), &journal).healthy_when(Busy(waits.clone())));
+        let report = group.run().await.unwrap();
+        assert!(report.is_good(), "{report}");
+        let polls = waits.polls.load(Ordering::Relaxed);
+        assert!((1..100).contains(&polls), "polled {polls} times while another one worked");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_failure_holds_and_is_reported() {
         let journal = Arc::new(MemoryJournal::new());
@@ -300,6 +354,28 @@ mod tests {
         let report = group.run().await.unwrap();
         assert_eq!((report.failed(), report.untouched()), (vec!["db"], vec!["api"]));
         assert!(api.is_live("2") && docs.is_live("1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_kept_a_member_is_mended_and_the_same_group_goes_on() {
+        let journal = Arc::new(MemoryJournal::new());
+        let (db, edge) = (fake("db"), fake("edge"));
+        let web = FakePlatform::new().called("fake:web").release("2", Bad).live("2");
+        let group = Group::new("g")
+            .member("db", back(&db, &journal))
+            .member_after("web", back(&web, &journal), ["db"])
+            .member_after("edge", back(&edge, &journal), ["web"]);
+        for _ in 0..2 {
+            assert_eq!(group.run().await.unwrap().failed(), vec!["web"], "there is nothing to go back to");
+        }
+        web.clone().release("1", Good).deploy("1");
+        web.deploy("2");
+        let report = group.run().await.unwrap();
+        assert!(report.is_good(), "{report}");
+        assert!(db.is_live("1") && web.is_live("1") && edge.is_live("1"));
+        assert_eq!((db.effects().len(), edge.effects().len()), (1, 1));
+        let again = group.run().await.unwrap();
+        assert!(again.is_good(), "{again}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,8 +2,7 @@
 
 use super::{
     Context, Health, HealthCheck,
-    reach::{addresses, each},
-    tcp::is_the_service,
+    reach::{addresses, each, is_the_service},
 };
 use crate::{Error, Kind, ReleaseId, Result, seconds};
 use async_trait::async_trait;

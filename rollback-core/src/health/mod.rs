@@ -5,6 +5,7 @@
 mod ask;
 mod at_least;
 mod checks;
+#[cfg(feature = "local")]
 mod command;
 mod consecutive;
 mod ext;
@@ -13,13 +14,16 @@ mod grace;
 mod http;
 mod logic;
 mod probe;
+#[cfg(any(feature = "http", feature = "local"))]
 mod reach;
 #[cfg(test)]
 pub(crate) mod sample;
+#[cfg(feature = "local")]
 mod tcp;
 
 pub use at_least::{AtLeast, at_least};
 pub use checks::Checks;
+#[cfg(feature = "local")]
 pub use command::CommandCheck;
 pub use consecutive::Consecutive;
 pub use ext::HealthCheckExt;
@@ -28,6 +32,7 @@ pub use grace::WithGrace;
 pub use http::Http;
 pub use logic::{And, Not, Or};
 pub use probe::{Answer, Probe};
+#[cfg(feature = "local")]
 pub use tcp::Tcp;
 
 use crate::{Observation, PartId, ReleaseId, Result, TargetId};

@@ -2,12 +2,26 @@
 
 use super::{Context, Evidence, Health, logic::Value};
 use crate::join::join_all;
-use std::future::Future;
+use std::{future::Future, io};
 
 /// Addresses asked at the same time.
 const AT_ONCE: usize = 16;
 /// Lines of evidence of one check: a part may have a thousand instances.
 const LINES: usize = 16;
+
+/// The service, and not the way to it, is why there is no connection.
+pub(super) fn is_the_service(e: &io::Error) -> bool {
+    use io::ErrorKind as E;
+    matches!(
+        e.kind(),
+        E::ConnectionRefused
+            | E::ConnectionReset
+            | E::ConnectionAborted
+            | E::BrokenPipe
+            | E::UnexpectedEof
+            | E::TimedOut
+    )
+}
 
 /// The addresses of the part asked about, or of all that serve. `Err`: why there are none.
 pub(super) fn addresses(context: &Context, what: &str) -> Result<Vec<String>, Health> {

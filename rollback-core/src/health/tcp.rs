@@ -2,11 +2,11 @@
 
 use super::{
     Context, Health, HealthCheck,
-    reach::{addresses, each},
+    reach::{addresses, each, is_the_service},
 };
 use crate::{Error, Kind, Result, seconds};
 use async_trait::async_trait;
-use std::{io, time::Duration};
+use std::time::Duration;
 use tokio::{
     net::{TcpStream, lookup_host},
     time::{Instant, timeout},
@@ -71,20 +71,6 @@ impl Tcp {
             Err(_) => Health::unhealthy(what, format!("no answer within {:?}", self.timeout)),
         }
     }
-}
-
-/// The service, and not the way to it, is why there is no connection.
-pub(super) fn is_the_service(e: &io::Error) -> bool {
-    use io::ErrorKind as E;
-    matches!(
-        e.kind(),
-        E::ConnectionRefused
-            | E::ConnectionReset
-            | E::ConnectionAborted
-            | E::BrokenPipe
-            | E::UnexpectedEof
-            | E::TimedOut
-    )
 }
 
 #[async_trait]

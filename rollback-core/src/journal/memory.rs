@@ -1,6 +1,6 @@
 //! A journal that lives as long as the process: for tests, for simulations, and for a run whose own journal is lost.
 
-use super::effect_of::{
+use super::rules::{
     APPEND, Effect, GIVE_UP, READ, RENEW, check_lines, damaged, driven, effect_of, ended, fenced, given_up, gone, held,
     last_line, newer_checkpoint, other_line, overlap, superseded, taken, unknown,
 };
@@ -121,10 +121,20 @@ impl State {
             Effect::Nothing => {}
             Effect::Writes => self.runs[nth].wrote = self.runs[nth].wrote.or(Some(line.at)),
             Effect::Marks(entry) => self.mark(&target, entry),
+            Effect::MayHold { name, until } => {
+                let held = held(&self.runs[nth].intent, name, None, until);
+                if !self.holds.iter().any(|h| h.hold.run == held.hold.run && h.name == held.name) {
+                    self.holds.push(held);
+                }
+            }
             Effect::Holds { name, was, until } => {
-                let held = held(&self.runs[nth].intent, name, was, until);
-                self.holds.retain(|h| h.hold.run != held.hold.run || h.name != held.name);
+                let held = held(&self.runs[nth].intent, name, Some(was), until);
+                self.forget_hold(&held.hold.run, name);
                 self.holds.push(held);
+            }
+            Effect::HoldsNot { name } => {
+                let run = self.runs[nth].intent.run.clone();
+                self.forget_hold(&run, name);
             }
             Effect::Ends(outcome) => {
                 self.runs[nth].outcome = Some(outcome.clone());
@@ -133,6 +143,9 @@ impl State {
             }
         }
         self.runs[nth].lines.push(line);
+    }
+    fn forget_hold(&mut self, run: &RunId, name: &str) {
+        self.holds.retain(|h| h.hold.run != *run || h.name != name);
     }
     /// Ends a run from outside.
     fn end(&mut self, nth: usize, epoch: u64, at: Timestamp, outcome: Outcome) {
@@ -294,7 +307,7 @@ impl Journal for MemoryJournal {
         Ok(self.state().holds.clone())
     }
     async fn forget_hold(&self, run: &RunId, name: &str) -> Result<()> {
-        self.state().holds.retain(|h| h.hold.run != *run || h.name != name);
+        self.state().forget_hold(run, name);
         Ok(())
     }
     fn shelf(&self) -> Arc<dyn Shelf> {

@@ -4,15 +4,19 @@
 //! Not here: what a run decides. A journal stores lines and keeps others out.
 
 mod broken;
-mod effect_of;
+mod holder;
 mod memory;
+mod retention;
+pub mod rules;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 pub use broken::BrokenJournal;
+pub use holder::Holder;
 pub use memory::{MemoryJournal, MemoryShelf};
+pub use retention::{Pruned, Retention};
 #[cfg(feature = "sqlite")]
-pub use sqlite::{Pruned, Retention, SqliteJournal, SqliteOptions};
+pub use sqlite::{SqliteJournal, SqliteOptions};
 
 use crate::{
     Artifact, Hold, Intent, LedgerEntry, Line, Outcome, Payload, Result, RunId, TargetId, Timestamp, engine::OrderedBy,
@@ -169,15 +173,16 @@ impl RunSummary {
     }
 }
 
-/// A freeze that is held, with what undoes it.
+/// A freeze that is held, or may be, with what undoes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldFreeze {
     /// The freeze's name.
     pub name: String,
     /// Who holds it, for what, until when.
     pub hold: Hold,
-    /// What was there before.
-    pub was: Payload,
+    /// What was there before. `None`: it was asked for, and whether it holds is not known; [`unfreeze`](crate::freeze::unfreeze)
+    /// looks.
+    pub was: Option<Payload>,
 }
 
 /// The durable record of runs.
@@ -190,7 +195,8 @@ pub struct HeldFreeze {
 ///   [`Kind::Conflict`](crate::Kind::Conflict), without effect, for an epoch that is not the current one, for a sequence
 ///   number that leaves a gap, and after the run has ended. The same lines at the same numbers again are no error: a lost
 ///   answer may be asked for again.
-/// - [`Entry::Marked`](crate::Entry) lines update the ledger, [`Entry::Froze`](crate::Entry) lines the holds, and
+/// - [`Entry::Marked`](crate::Entry) lines update the ledger, [`Entry::Freezing`](crate::Entry) and
+///   [`Entry::Froze`](crate::Entry) lines the holds (what was asked for may hold until the answer is there), and
 ///   [`Entry::Ended`](crate::Entry) ends the run and frees the lock: each in the same transaction as the line.
 /// - A line that cannot be read (torn, of an unknown version, with a gap before it) is an error, never guessed over.
 #[cfg_attr(feature = "mock", mockall::automock)]
@@ -239,7 +245,7 @@ pub trait Journal: Debug + Send + Sync + 'static {
     /// # Errors
     /// As the storage.
     async fn ledger(&self, target: &TargetId) -> Result<Vec<LedgerEntry>>;
-    /// Freezes that are held, of all targets, lapsed ones included.
+    /// Freezes that are held or may be, of all targets, lapsed ones included.
     ///
     /// # Errors
     /// As the storage.

@@ -5,13 +5,15 @@
 pub mod command;
 mod directory_sync;
 mod flag;
+mod hook;
 mod host;
 #[cfg(test)]
 mod no_shelf;
 mod own;
 mod release_dir;
 
-pub use command::{CommandOptions, CommandTarget, Tool, ToolAnswer, ToolOutput, ToolPrepared, ToolState};
+pub use command::{CommandOptions, CommandTarget, Tool, ToolAnswer, ToolEvidence, ToolOutput, ToolPrepared, ToolState};
 pub use directory_sync::DirectorySync;
 pub use flag::*;
-pub use release_dir::{ReleaseDir, RunningSource, Signal};
+pub use hook::Signal;
+pub use release_dir::{ReleaseDir, RunningSource};

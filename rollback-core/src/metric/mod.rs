@@ -25,6 +25,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
+mod baseline;
 mod closure;
 #[cfg(feature = "prometheus")]
 mod endpoint;
@@ -34,6 +35,7 @@ mod samples;
 #[cfg(feature = "prometheus")]
 mod text;
 
+pub use baseline::{Baseline, TakeBaseline};
 pub use closure::Metric;
 #[cfg(feature = "prometheus")]
 pub use query::PrometheusQuery;

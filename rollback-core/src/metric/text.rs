@@ -177,8 +177,8 @@ impl PrometheusText {
             return Err(self.page.unusable(format!("it answered {}", answer.status())));
         }
         let date = answer.headers().get("date").and_then(|date| date.to_str().ok()).and_then(|date| {
-            let parsed = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).ok()?;
-            Some(parsed.as_millisecond())
+            let sent = httpdate::parse_http_date(date).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+            i64::try_from(sent.as_millis()).ok()
         });
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(failed)? {

@@ -168,16 +168,16 @@ impl Seen {
                     n => format!("{n} changes are ready"),
                 };
                 for diff in approved.iter().flat_map(|a| &a.diff) {
-                    let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "nothing".into());
-                    let _ = write!(line, "\n  {}: {} → {}", diff.what, side(&diff.from), side(&diff.to));
+                    let _ = write!(line, "\n  {diff}");
                 }
                 for finding in findings {
-                    let _ = write!(line, "\n  {:?}: {}", finding.severity, finding.text);
+                    let _ = write!(line, "\n  {finding}");
                 }
                 line
             }
             Entry::Approved { by, .. } => format!("approved by {by}"),
-            Entry::Freezing { name } => format!("freezing {name}"),
+            Entry::Freezing { name, .. } => format!("freezing {name}"),
+            Entry::FreezeUnclear { name, fault } => format!("!! whether {name} is frozen is not known: {fault}"),
             Entry::Froze { name, was: None, .. } => format!("!! {name} is not frozen: it may deploy again"),
             Entry::Froze { name, until: Some(until), .. } => format!("{name} is frozen until {until}"),
             Entry::Froze { name, until: None, .. } => format!("{name} is frozen until it is lifted"),
@@ -199,6 +199,10 @@ impl Seen {
             Entry::Unclear { at, fault } => format!("!! {}: {fault}; looking whether it happened", self.step(*at)),
             Entry::NotDone { at, fault } => format!("{}: not done: {fault}", self.step(*at)),
             Entry::AlreadySo { at } => format!("{}: already so", self.step(*at)),
+            Entry::Landed { on, .. } => {
+                let on: Vec<_> = on.iter().map(|(part, release)| format!("{release} ({part})")).collect();
+                format!("the platform landed on {}", on.join(", "))
+            }
             Entry::StepDone { at } => format!("{}: done", self.step(*at)),
             Entry::Reached { .. } => "the release is reached; is it better?".into(),
             Entry::Held { evidence, .. } => format!("held{}", seen_of(evidence)),
@@ -213,11 +217,13 @@ impl Seen {
                 text
             }
             Entry::Marked(entry) => {
-                format!("{} is now known as {}: {}", entry.release.id, standing(entry.standing), entry.why)
+                // Epochs are counted from 1: what no journal took has none.
+                let known = if line.epoch == 0 { "would be known, if a journal took it down," } else { "is now known" };
+                format!("{} {known} as {}: {}", entry.release.id, standing(entry.standing), entry.why)
             }
             Entry::Lost { what, why } => return self.lost(what, why),
             // Said by an event of its own.
-            Entry::Ended(_) => return vec![],
+            Entry::Unhealthy { .. } | Entry::Ended(_) => return vec![],
         };
         vec![line]
     }
@@ -280,7 +286,7 @@ mod tests {
         let at = At { rung: 0, step: 0 };
         let chose = Entry::Chose {
             suspect: "2".into(),
-            wanted: Release::new("1"),
+            wanted: Arc::new(Release::new("1")),
             why: "previous, unverified".into(),
             unverified: true,
         };
@@ -294,11 +300,11 @@ mod tests {
             (102, journalled(Entry::Doing { at, approved: "sha256:0".into() })),
             (102, EventKind::Progress { done: 10, of: 100 }),
             (102, EventKind::Progress { done: 11, of: 100 }),
-            (103, journalled(Entry::Did { at, applied: Applied::done() })),
+            (103, journalled(Entry::Did { at, applied: Box::new(Applied::done()) })),
             (104, sample("unhealthy", "503")),
             (106, sample("unhealthy", "503")),
             (108, sample("healthy", "200")),
-            (3800, journalled(Entry::Marked(verified))),
+            (3800, journalled(Entry::Marked(Box::new(verified)))),
             (3800, EventKind::Ended(Outcome::Recovered)),
         ]);
         let want = "\

@@ -6,8 +6,9 @@
 mod text;
 
 use crate::{
-    Artifact, DiffLine, Entry, Error, Extent, Intent, Journal, Kind, Line, Outcome, Plan, Release, ReleaseId, Result,
-    RunId, TargetId, Timestamp, engine::driver::Driven,
+    Artifact, DiffLine, Entry, Error, Extent, Finding, Intent, Journal, Kind, Line, Outcome, Plan, Release, ReleaseId,
+    Result, RunId, TargetId, Timestamp,
+    engine::{Detection, driver::Driven},
 };
 use serde::{Deserialize, Serialize};
 use std::{path::PathBuf, time::Duration};
@@ -59,7 +60,7 @@ impl Report {
     pub async fn of(journal: &dyn Journal, run: &RunId) -> Result<Self> {
         let (intent, lines) = journal.read(run).await?;
         let ended = lines.iter().rev().find_map(|line| match &line.entry {
-            Entry::Ended(outcome) => Some(outcome.clone()),
+            Entry::Ended(outcome) => Some((**outcome).clone()),
             _ => None,
         });
         let Some(outcome) = ended else {
@@ -84,6 +85,10 @@ impl Report {
     pub fn intent(&self) -> &Intent {
         &self.intent
     }
+    /// What was seen before it was ordered, if that was told.
+    pub fn detected(&self) -> Option<&Detection> {
+        self.intent.detected.as_ref()
+    }
     /// It was left unfinished by an earlier process or call, and this one went on with it.
     pub fn was_adopted(&self) -> bool {
         self.adopted
@@ -101,7 +106,8 @@ impl Report {
     }
     /// The release left and the release reached, if it came that far.
     pub fn chosen(&self) -> Option<Choice<'_>> {
-        self.entries().find_map(|entry| match entry {
+        // Chosen again where the first one turned out to be gone.
+        self.entries().rev().find_map(|entry| match entry {
             Entry::Chose { suspect, wanted, why, unverified } => {
                 Some(Choice { suspect, wanted, why, unverified: *unverified })
             }
@@ -110,7 +116,7 @@ impl Report {
     }
     /// What was planned, if it came that far.
     pub fn plan(&self) -> Option<&Plan> {
-        self.entries().find_map(|entry| match entry {
+        self.entries().rev().find_map(|entry| match entry {
             Entry::Planned(plan) => Some(&**plan),
             _ => None,
         })
@@ -122,6 +128,16 @@ impl Report {
             _ => None,
         });
         prepared.flatten().flat_map(|approved| &approved.diff).collect()
+    }
+    /// What was found out while the changes were made ready; of a dry run also what would stand in the way of the rollback
+    /// itself: an approval (`approval`), a run that has not ended (`unfinished`). What was found out about a rung that was
+    /// passed over stands in its line of the timeline.
+    pub fn findings(&self) -> Vec<&Finding> {
+        let found = self.entries().filter_map(|entry| match entry {
+            Entry::Prepared { findings, .. } => Some(findings),
+            _ => None,
+        });
+        found.flatten().collect()
     }
     /// Every support that was lost, with why.
     pub fn losses(&self) -> Vec<(&str, &str)> {
@@ -161,13 +177,39 @@ impl Report {
     }
     /// The freezes that still hold, with when they lapse: somebody must lift them.
     pub fn frozen(&self) -> Vec<(&str, Option<Timestamp>)> {
-        fn held(entry: &Entry) -> Option<(&str, Option<Timestamp>)> {
+        self.freezes().into_iter().filter(|(.., certain)| *certain).map(|(name, until, _)| (name, until)).collect()
+    }
+    /// The freezes that were asked for, and of which it is not known whether they hold: somebody must look.
+    /// [`unfreeze`](crate::freeze::unfreeze) does, and lifts them.
+    pub fn maybe_frozen(&self) -> Vec<(&str, Option<Timestamp>)> {
+        self.freezes().into_iter().filter(|(.., certain)| !*certain).map(|(name, until, _)| (name, until)).collect()
+    }
+    /// What was asked for and may hold, with when it lapses; and whether it is certain that it holds.
+    fn freezes(&self) -> Vec<(&str, Option<Timestamp>, bool)> {
+        let mut all: Vec<(&str, Option<Timestamp>, bool)> = vec![];
+        for entry in self.entries() {
             match entry {
-                Entry::Froze { name, was: Some(_), until } => Some((name, *until)),
+                Entry::Freezing { name, until } if all.iter().all(|(other, ..)| other != name) => {
+                    all.push((name, *until, false));
+                }
+                Entry::Froze { name, was, until } => {
+                    all.retain(|(other, ..)| other != name);
+                    all.extend(was.as_ref().map(|_| (name.as_str(), *until, true)));
+                }
+                _ => {}
+            }
+        }
+        all
+    }
+    /// The freezes that failed, and were gone on without: who would deploy the suspect again still can.
+    pub fn unfrozen(&self) -> Vec<&str> {
+        fn failed(entry: &Entry) -> Option<&str> {
+            match entry {
+                Entry::Froze { name, was: None, .. } => Some(name),
                 _ => None,
             }
         }
-        self.entries().filter_map(held).collect()
+        self.entries().filter_map(failed).collect()
     }
     /// How long the run was driven, over all processes.
     pub fn took(&self) -> Duration {
@@ -191,6 +233,8 @@ impl Report {
                 todo.push(format!(
                     "it was rolled back, and nothing shows that it recovered ({why}): page whoever owns the service"
                 ));
+                // What a ladder says of whom to page when all its rungs failed.
+                todo.extend(self.plan().filter(|plan| plan.rungs.len() > 1).map(|plan| plan.page.clone()));
             }
             Outcome::Superseded { by } => {
                 todo.push(format!("{by} came in between: check whether what runs now is wanted"))
@@ -202,8 +246,22 @@ impl Report {
             let until = until.map(|at| format!(", which lapses at {at}")).unwrap_or_default();
             todo.push(format!("lift the freeze {name}{until}, once the suspect cannot come back"));
         }
+        for name in self.unfrozen() {
+            todo.push(format!("stop {name} by hand, which is NOT frozen and may deploy the suspect again"));
+        }
+        for (name, until) in self.maybe_frozen() {
+            let until = until.map(|at| format!(" (it would lapse at {at})")).unwrap_or_default();
+            todo.push(format!("look whether the freeze {name} holds{until}, and lift it: its answer was lost"));
+        }
         if let Some(path) = self.spooled() {
             todo.push(format!("keep the record, which is not in the journal: {}", path.display()));
+        }
+        if let Some(choice) = self.chosen().filter(|_| self.spooled.is_some() && self.writes() > 0) {
+            todo.push(format!(
+                "once there is a journal again, tell it that {} is bad (journal::import, Standing::Failed): until then only \
+                 the spool of this machine knows",
+                choice.suspect
+            ));
         }
         if self.spooled.is_none() && self.is_in_memory_alone() {
             todo.push("keep this report: neither journal nor spool has the record, it is in memory alone".into());

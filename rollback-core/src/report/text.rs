@@ -1,7 +1,7 @@
 //! The report for terminals.
 
 use super::Report;
-use crate::{At, Entry, Extent, Outcome, Plan, observe::printable};
+use crate::{At, Entry, Evidence, Extent, Outcome, PartMap, Plan, ReleaseId, Timestamp, observe::printable};
 use std::fmt;
 
 impl fmt::Display for Report {
@@ -21,13 +21,14 @@ impl fmt::Display for Report {
             writeln!(f, "  {from}    {}", choice.suspect)?;
             writeln!(f, "  {to}    {} ({})", choice.wanted.id, choice.why)?;
         }
-        if !self.lines().is_empty() {
+        if !self.lines().is_empty() || self.detected().is_some() {
             writeln!(f, "  timeline")?;
+            self.detection(f)?;
             self.timeline(f)?;
         }
-        section(f, "changes", self.diff().iter().map(|d| diff(d)))?;
+        section(f, "changes", self.diff().into_iter().map(ToString::to_string))?;
         section(f, "evidence", self.evidence().iter().map(|a| format!("{} {} ({} bytes)", a.kind, a.digest, a.bytes)))?;
-        section(f, "not as planned", self.residue().iter().map(diff))?;
+        section(f, "not as planned", self.residue().iter().map(ToString::to_string))?;
         section(f, "LOST", self.losses().iter().map(|(what, why)| format!("{what}: {why}")))?;
         if let Outcome::Stuck { parts, .. } = self.outcome() {
             section(f, "parts", parts.iter().map(|(part, state)| format!("{part}: {state}")))?;
@@ -37,6 +38,18 @@ impl fmt::Display for Report {
 }
 
 impl Report {
+    /// What came before the run, in seconds before it. Read off wall clocks, as everything before a run is.
+    fn detection(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(detected) = self.detected() else { return Ok(()) };
+        let before = |at: Timestamp| -self.began().since(at).as_secs_f64();
+        if let Some(first) = detected.first_seen {
+            writeln!(f, "    {:>8.3} s  first seen: {}", before(first), printable(&detected.what))?;
+        }
+        for Evidence { what, seen } in &detected.evidence {
+            writeln!(f, "    {:>8.3} s  {}: {}", before(detected.decided), printable(what), printable(seen))?;
+        }
+        writeln!(f, "    {:>8.3} s  decided to roll back: {}", before(detected.decided), printable(&detected.what))
+    }
     /// What repeats itself is said once, with how often.
     fn timeline(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = |nth: usize| self.intent().verifiers.get(nth).map(|(name, _)| format!("{name}: holds"));
@@ -77,11 +90,6 @@ fn section(f: &mut fmt::Formatter<'_>, title: &str, lines: impl Iterator<Item = 
     Ok(())
 }
 
-fn diff(line: &crate::DiffLine) -> String {
-    let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "nothing".into());
-    format!("{}: {} → {}", line.what, side(&line.from), side(&line.to))
-}
-
 /// What a line of the journal says to a person; `None` for what goes without saying.
 fn said(entry: &Entry, plan: Option<&Plan>) -> Option<String> {
     // Counted from 1, as the plan is shown.
@@ -99,11 +107,12 @@ fn said(entry: &Entry, plan: Option<&Plan>) -> Option<String> {
             format!("planned: {rungs} ({})", count(steps, "step"))
         }
         Entry::Prepared { approved, findings, .. } => {
-            let found: Vec<_> = findings.iter().map(|f| format!("; {:?}: {}", f.severity, f.text)).collect();
+            let found: Vec<_> = findings.iter().map(|f| format!("; {f}")).collect();
             format!("{} made ready{}", count(approved.len(), "step"), found.concat())
         }
         Entry::Approved { by, .. } => format!("approved by {by}"),
         Entry::Freezing { .. } | Entry::Marked(_) | Entry::Residue(_) => return None,
+        Entry::FreezeUnclear { name, fault } => format!("whether {name} is frozen is not known: {fault}"),
         Entry::Froze { name, was: Some(_), .. } => format!("{name} is frozen"),
         Entry::Froze { name, was: None, .. } => format!("{name} is NOT frozen"),
         Entry::Tried { by, .. } => format!("tried elsewhere first by {by}: it works there"),
@@ -119,6 +128,11 @@ fn said(entry: &Entry, plan: Option<&Plan>) -> Option<String> {
         Entry::Unclear { at, fault } => format!("{}: whether it happened is not known yet: {fault}", step(at)),
         Entry::NotDone { at, fault } => format!("{} was not done: {fault}", step(at)),
         Entry::AlreadySo { at } => format!("{} needs no write", step(at)),
+        Entry::Landed { on, .. } => format!("the platform landed on {}", landed(on)),
+        Entry::Unhealthy { at, evidence } => {
+            let seen: Vec<_> = evidence.iter().take(3).map(|e| format!("; {}: {}", e.what, e.seen)).collect();
+            format!("{} is unhealthy{}", step(at), seen.concat())
+        }
         Entry::StepDone { at } => format!("{} stands", step(at)),
         Entry::Reached { rung } => format!("rung {} is through: verifying", rung + 1),
         Entry::Held { nth, .. } => format!("verifier {} held", nth + 1),
@@ -127,6 +141,10 @@ fn said(entry: &Entry, plan: Option<&Plan>) -> Option<String> {
         Entry::Ended(outcome) => format!("{outcome}"),
     };
     Some(text)
+}
+
+fn landed(on: &PartMap<ReleaseId>) -> String {
+    on.iter().map(|(part, release)| format!("{release} ({part})")).collect::<Vec<_>>().join(", ")
 }
 
 fn count(n: usize, what: &str) -> String {

@@ -79,11 +79,8 @@ impl Strategy for Canary {
 
     fn plan(&self, situation: &Situation) -> Result<Plan, Unplannable> {
         let view = View::of(situation, "canary", self.settle_within, self.hold)?;
-        if view.nothing_to_do() {
-            return view.plan(vec![]);
-        }
-        if let Some(abort) = view.free_to_move()? {
-            return view.plan(vec![abort]);
+        if let Some(plan) = view.moving_nothing()? {
+            return Ok(plan);
         }
         let mut good = view.candidate()?;
         let (has, all) = view.shares(&good.part)?;

@@ -2,7 +2,7 @@
 
 use super::{
     Strategy, Unplannable,
-    view::{Flight, View},
+    view::{Opening, View},
 };
 use crate::{Plan, Situation, minutes};
 use serde::{Deserialize, Serialize};
@@ -71,16 +71,10 @@ impl Strategy for Direct {
 
     fn plan(&self, situation: &Situation) -> Result<Plan, Unplannable> {
         let view = View::of(situation, "direct", self.settle_within, self.hold)?;
-        if view.nothing_to_do() {
-            return view.plan(vec![]);
-        }
-        let mut steps = vec![];
-        if let Flight::Abort { step, enough } = view.flight() {
-            steps.push(step);
-            if enough {
-                return view.plan(steps);
-            }
-        }
+        let mut steps = match view.opening()? {
+            Opening::Whole(plan) => return Ok(plan),
+            Opening::First(steps) => steps,
+        };
         if view.bad.is_empty() {
             return view.plan(steps);
         }

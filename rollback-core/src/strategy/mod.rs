@@ -8,7 +8,9 @@ mod canary;
 mod diff;
 mod direct;
 mod ladder;
+mod restart;
 mod rolling;
+mod verb;
 mod view;
 
 #[cfg(test)]
@@ -18,11 +20,16 @@ pub use blue_green::BlueGreen;
 pub use canary::Canary;
 pub use direct::Direct;
 pub use ladder::Ladder;
+pub use restart::Restart;
 pub use rolling::{Batch, Rolling};
+pub use verb::Verb;
 
 use crate::{Plan, Situation};
 use serde::{Deserialize, Serialize};
-use std::{fmt::Debug, sync::Arc};
+use std::{
+    fmt::{self, Debug},
+    sync::Arc,
+};
 
 /// A planner.
 #[cfg_attr(feature = "mock", mockall::automock)]
@@ -52,11 +59,17 @@ macro_rules! forward {
 forward!(Arc, Box);
 
 /// This strategy has no way from here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{strategy} has no way from here: {why}")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unplannable {
     /// Which strategy.
     pub strategy: String,
     /// Why not.
     pub why: String,
 }
+
+impl fmt::Display for Unplannable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} has no way from here: {}", self.strategy, self.why)
+    }
+}
+impl std::error::Error for Unplannable {}

@@ -2,7 +2,7 @@
 
 use super::{
     Strategy, Unplannable,
-    view::{Flight, View, meant_to_serve},
+    view::{Opening, View, meant_to_serve},
 };
 use crate::{Pacing, PartId, PartState, Parts, Plan, Running, Situation, minutes, seconds};
 use serde::{Deserialize, Serialize};
@@ -196,16 +196,10 @@ impl Strategy for Rolling {
 
     fn plan(&self, situation: &Situation) -> Result<Plan, Unplannable> {
         let view = View::of(situation, "rolling", self.settle_within, self.hold)?;
-        if view.nothing_to_do() {
-            return view.plan(vec![]);
-        }
-        let mut steps = vec![];
-        if let Flight::Abort { step, enough } = view.flight() {
-            steps.push(step);
-            if enough {
-                return view.plan(steps);
-            }
-        }
+        let mut steps = match view.opening()? {
+            Opening::Whole(plan) => return Ok(plan),
+            Opening::First(steps) => steps,
+        };
         let capabilities = &situation.capabilities;
         match (capabilities.pacing, capabilities.parts) {
             (_, Parts::PerRelease) => return view.refuse("every release is a part here: only traffic can be moved"),

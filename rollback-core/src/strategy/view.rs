@@ -30,7 +30,7 @@ pub(super) struct Candidate {
 }
 
 /// What is in flight, where it brings the suspect.
-pub(super) enum Flight {
+enum Flight {
     /// Nothing that matters here.
     None,
     /// It can be aborted.
@@ -41,6 +41,14 @@ pub(super) enum Flight {
     },
     /// It cannot be aborted, or not to a place where anybody wants to be.
     Fixed,
+}
+
+/// How a plan opens that sets releases.
+pub(super) enum Opening {
+    /// This is all of it.
+    Whole(Plan),
+    /// This comes first.
+    First(Vec<Step>),
 }
 
 impl<'a> View<'a> {
@@ -134,16 +142,16 @@ impl<'a> View<'a> {
 
     /// A deployment of the suspect; or one that does not say of what, while the suspect serves.
     fn suspect_in_flight(&self) -> bool {
-        match self.situation.now.in_flight.as_ref().map(|flight| &flight.to) {
-            Some(Some(to)) => *to == self.situation.suspect,
-            Some(None) => !self.bad.is_empty(),
-            None => false,
+        let Some(flight) = &self.situation.now.in_flight else { return false };
+        match &flight.to {
+            Some(to) => *to == self.situation.suspect,
+            None => self.bad.iter().any(|id| flight.is_about(id)),
         }
     }
 
     /// The platform may take back what is in flight faster than anybody else can. Only where that is about the one bad part:
     /// an abort is done when all that serves is where it lands.
-    pub(super) fn flight(&self) -> Flight {
+    fn flight(&self) -> Flight {
         if !self.suspect_in_flight() {
             return Flight::None;
         }
@@ -223,6 +231,20 @@ impl<'a> View<'a> {
             }
         }
         found.map(|(id, _)| id)
+    }
+
+    /// The parts that are to serve once it is over: the one that has the good release, else the bad ones, which get it.
+    pub(super) fn to_serve(&self) -> impl Iterator<Item = &'a PartId> {
+        let good = self.good_part();
+        let bad = if good.is_some() { vec![] } else { self.bad.clone() };
+        good.into_iter().chain(bad)
+    }
+
+    /// How many instances a part is to have that is started anew: what it had; where it is to carry all, what all had.
+    pub(super) fn restart_to(&self, id: &PartId) -> Option<u32> {
+        let had = self.part(id).and_then(|part| part.capacity);
+        let all = if self.good_part().is_some() { self.total() } else { None };
+        had.max(all).filter(|n| *n > 0)
     }
 
     /// The part that is to carry the good release.
@@ -474,14 +496,33 @@ impl<'a> View<'a> {
         self.weights() == Weights::ByCapacity
     }
 
-    /// For strategies that move traffic: it can be moved, and nobody else moves it at the same time. The abort, where that
-    /// is all there is to do.
+    /// For strategies that set releases: the whole plan where nothing is to be done or an abort is enough, else what comes
+    /// first.
     ///
     /// # Errors
-    /// Where there is no traffic to move, or a deployment would go on under the plan.
-    pub(super) fn free_to_move(&self) -> Result<Option<Step>, Unplannable> {
+    /// As [`View::plan`].
+    pub(super) fn opening(&self) -> Result<Opening, Unplannable> {
+        if self.nothing_to_do() {
+            return self.plan(vec![]).map(Opening::Whole);
+        }
         match self.flight() {
-            Flight::Abort { step, enough: true } => Ok(Some(step)),
+            Flight::Abort { step, enough: true } => self.plan(vec![step]).map(Opening::Whole),
+            Flight::Abort { step, enough: false } => Ok(Opening::First(vec![step])),
+            Flight::None | Flight::Fixed => Ok(Opening::First(vec![])),
+        }
+    }
+
+    /// For strategies that move traffic: the whole plan where nothing is to be done or an abort is enough. Otherwise it can
+    /// be moved, and nobody else moves it at the same time.
+    ///
+    /// # Errors
+    /// Where there is no traffic to move, or a deployment would go on under the plan; and as [`View::plan`].
+    pub(super) fn moving_nothing(&self) -> Result<Option<Plan>, Unplannable> {
+        if self.nothing_to_do() {
+            return self.plan(vec![]).map(Some);
+        }
+        match self.flight() {
+            Flight::Abort { step, enough: true } => self.plan(vec![step]).map(Some),
             Flight::None if self.situation.now.in_flight.is_none() => match self.weights() {
                 Weights::None if self.situation.capabilities.parts == Parts::One => {
                     self.refuse("there is only one part")

@@ -1,7 +1,9 @@
 //! The log says nothing bad.
 
 use super::{Verdict, Verifier, Window, short};
-use crate::{Clock, Context, Error, Evidence, Result, SystemClock, Timestamp, atomic_file::blocking};
+use crate::{
+    Clock, Context, Error, Evidence, Result, SystemClock, Timestamp, blocking::blocking, redact::without_secrets,
+};
 use async_trait::async_trait;
 use std::{
     fmt,
@@ -23,7 +25,7 @@ const LINES: usize = 3;
 /// no more of them than are allowed.
 ///
 /// Patterns are plain text, not expressions; upper and lower case differ. The first three lines found are shown, up to 200
-/// characters each: a service must not log secrets.
+/// characters each, without what looks like a secret.
 ///
 /// ```
 /// use rollback_core::{minutes, Window, verify::LogScan};
@@ -200,7 +202,7 @@ impl Verifier for LogScan {
             part.lines.iter().filter(|line| self.patterns.iter().any(|p| line.contains(p.as_str()))).collect();
         let seen = format!("{} of {} lines match, {} allowed", found.len(), part.lines.len(), self.allowed);
         let mut evidence = vec![Evidence::new(self.name(), seen)];
-        evidence.extend(found.iter().take(LINES).map(|line| Evidence::new("line", short(line))));
+        evidence.extend(found.iter().take(LINES).map(|line| Evidence::new("line", short(&without_secrets(line)))));
         if found.len() > self.allowed {
             return Ok(Verdict::Fails(evidence));
         }

@@ -5,8 +5,8 @@ use super::{
     recovery::{Must, Preset},
 };
 use crate::{
-    Clock, Context, Evidence, Now, Result, SystemClock,
-    metric::{Ask, Level, MetricSource, Reading, Samples, millis},
+    Clock, Context, Evidence, Journal, Now, Result, SystemClock,
+    metric::{Ask, Baseline, Level, MetricSource, Reading, Samples, millis},
     minutes, seconds,
 };
 use async_trait::async_trait;
@@ -33,6 +33,7 @@ pub struct MetricBack {
     name: String,
     must: Must,
     baseline: Option<Level>,
+    kept: Option<Arc<dyn Journal>>,
     source: Arc<dyn MetricSource>,
     window: Window,
     over: Duration,
@@ -48,6 +49,7 @@ impl MetricBack {
             name: name.into(),
             must,
             baseline: None,
+            kept: None,
             source: Arc::new(source),
             window: Window::default().with_every(seconds(10)),
             over: seconds(60),
@@ -65,6 +67,24 @@ impl MetricBack {
     /// observations than [`with_min_samples`](Self::with_min_samples), tells nothing: always unknown.
     pub fn within(name: impl Into<String>, share: f64, of: Level, source: impl MetricSource) -> Self {
         Self::new(name, Must::StayWithinShareOfBaseline(share), source).with_baseline(of)
+    }
+    /// As [`within`](Self::within), of the [`Baseline`] that was kept in this journal for the release that is gone back to,
+    /// under this name. Where none was kept, or it cannot be read: unknown, and it says so.
+    ///
+    /// ```
+    /// use rollback_core::{journal::MemoryJournal, metric::Metric, verify::MetricBack};
+    /// let p95 = Metric::with("p95", || async { Ok(0.180) });
+    /// let back = MetricBack::within_kept("p95", 0.10, MemoryJournal::new(), p95).with_min_samples(20);
+    /// ```
+    pub fn within_kept(name: impl Into<String>, share: f64, journal: impl Journal, source: impl MetricSource) -> Self {
+        let mut back = Self::new(name, Must::StayWithinShareOfBaseline(share), source);
+        back.kept = Some(Arc::new(journal));
+        back
+    }
+    /// What a kept baseline has under the name of this metric, if it has it.
+    pub fn with_baseline_of(mut self, baseline: &Baseline) -> Self {
+        self.baseline = baseline.level(&self.name);
+        self
     }
     /// A runbook's condition, with its window. One that [needs a baseline](Must::needs_baseline) is unknown without.
     /// Ratios and quantiles want [`with_min_samples`](Self::with_min_samples): 20 is a good number.
@@ -100,6 +120,20 @@ impl MetricBack {
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
+    }
+
+    /// What it was like, or why that is not known.
+    async fn before(&self, context: &Context) -> Result<Option<Level>, String> {
+        let Some(journal) = &self.kept else { return Ok(self.baseline) };
+        let kept = Baseline::kept(journal, &context.target, &context.wanted);
+        let kept = tokio::time::timeout(context.within, kept).await;
+        let kept = kept.map_err(|_| format!("the journal did not answer within {:?}", context.within))?;
+        let kept = kept.map_err(|e| e.to_string())?;
+        let kept = kept.ok_or_else(|| format!("no baseline was kept of {}", context.wanted))?;
+        let missing = || kept.missing.get(&self.name).map_or("it was not taken", String::as_str);
+        kept.level(&self.name)
+            .map(Some)
+            .ok_or_else(|| format!("the baseline of {} has no {}: {}", context.wanted, self.name, missing()))
     }
 
     /// The level, or why there is none.
@@ -139,7 +173,13 @@ impl Verifier for MetricBack {
         };
         let seen =
             |more: &str| evidence(format!("{} of {} observations, must {}{more}", level.value, level.of, self.must));
-        let baseline = self.baseline.filter(|b| b.of >= self.min_samples as f64).map(|b| b.value);
+        let before = match self.before(context).await {
+            Ok(before) => before,
+            Err(why) => {
+                return Ok(Verdict::Unknown(evidence(format!("{} of {} observations; {why}", level.value, level.of))));
+            }
+        };
+        let baseline = before.filter(|b| b.of >= self.min_samples as f64).map(|b| b.value);
         Ok(match self.must.holds(level.value, baseline) {
             Some(true) => Verdict::Holds(seen("")),
             Some(false) => Verdict::Fails(seen("")),
@@ -220,5 +260,27 @@ mod tests {
         let with_one = latency().with_baseline(Level::new(0.1, 50.0));
         assert_eq!(word(&with_one.verify(&context(60)).await.unwrap()), "holds");
         assert_eq!(with_one.window().within, minutes(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn as_it_was_when_the_wanted_release_was_deployed() {
+        let journal = crate::journal::MemoryJournal::new();
+        let back = |value: f64, gives: usize| {
+            MetricBack::within_kept("p95", 0.1, journal.clone(), source(vec![Some(value.into()); gives]))
+        };
+        let none = back(100.0, 1).verify(&context(60)).await.unwrap();
+        assert!(matches!(&none, Verdict::Unknown(e) if e[0].seen.contains("no baseline was kept of 1")), "{none:?}");
+        // The context goes from 2 to 1.
+        let took = source(vec![Some(100.0.into()); 3]);
+        let baseline = Baseline::of("p95", took).over(seconds(10)).every(seconds(10)).take().await;
+        for (release, baseline) in [("1", baseline.clone()), ("2", Baseline { levels: Default::default(), ..baseline })]
+        {
+            baseline.keep(&journal, &"dir:/srv/it".into(), &release.into()).await.unwrap();
+        }
+        for (value, says) in [(109.0, "holds"), (111.0, "fails"), (89.0, "fails")] {
+            assert_eq!(word(&back(value, 1).verify(&context(60)).await.unwrap()), says, "{value}");
+        }
+        let other = MetricBack::within_kept("p99", 0.1, journal.clone(), source([Some(1.0.into())]));
+        assert!(format!("{:?}", other.verify(&context(60)).await.unwrap()).contains("has no p99"));
     }
 }

@@ -7,6 +7,7 @@ mod closure;
 mod healthy;
 mod instances_ready;
 mod log_scan;
+#[cfg(feature = "watch")]
 pub mod recovery;
 mod runs;
 #[cfg(test)]
@@ -19,7 +20,9 @@ pub use instances_ready::InstancesReady;
 pub use log_scan::LogScan;
 pub use runs::Runs;
 
+#[cfg(feature = "watch")]
 mod metric;
+#[cfg(feature = "watch")]
 pub use metric::MetricBack;
 
 use crate::{Context, Evidence, Health, Result, minutes, seconds};

@@ -15,8 +15,11 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
+
+/// So often a target is asked what runs there before a watch is not begun.
+const FIRST_TRIES: u32 = 4;
 
 /// What an observer of a watch hears.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -192,8 +195,8 @@ impl Watch {
     ///
     /// # Errors
     /// When it could not even begin: [`Kind::Invalid`] for no rules, rules that make no sense or do not fit the resumed
-    /// state, or several releases of which none was named; otherwise as [`Target::observe`]. What goes wrong later is an
-    /// outcome.
+    /// state, or several releases of which none was named; otherwise as [`Target::observe`], of which a transient error is
+    /// tried again after each of three intervals. What goes wrong later is an outcome.
     pub async fn run(mut self) -> Result<WatchReport> {
         let every = self.every;
         self.rules.iter_mut().for_each(|rule| rule.every = every);
@@ -275,7 +278,14 @@ impl Watch {
     }
 
     async fn begun(&self) -> Result<WatchState> {
-        let found = self.observe(Look::full(), seconds(30)).await?;
+        let mut tries = 1;
+        let found = loop {
+            match self.observe(Look::full(), seconds(30)).await {
+                Err(e) if e.is_transient() && tries < FIRST_TRIES => tries += 1,
+                answered => break answered?,
+            }
+            sleep(self.every).await;
+        };
         let serving: Vec<_> = found.serving().map(|(_, part)| &part.running).collect();
         let known =
             found.serving().all(|(_, part)| part.running.mentions().iter().all(|r| Some(*r) == part.wanted.as_ref()));
@@ -458,6 +468,17 @@ mod tests {
     }
     fn watch(target: Runs, source: Metric) -> Watch {
         Watch::of(target).rule(rule(), source)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_target_that_does_not_answer_at_first_is_asked_again_but_not_for_ever() {
+        let late = Runs::of(|look| if look < 3 { vec![] } else { vec![("all", "2")] });
+        let report = watch(late, gives(|_| Some(0.01))).run().await.unwrap();
+        assert_eq!(report.outcome, WatchOutcome::Stable { soaked: minutes(15) });
+        let never = Runs::of(|_| vec![]);
+        let looks = never.looks.clone();
+        let error = watch(never, gives(|_| Some(0.01))).run().await.unwrap_err();
+        assert_eq!((error.kind(), looks.load(Relaxed)), (Kind::Unavailable, 4));
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@
 //! ```
 
 use super::{Compare, Rule, Threshold};
-use crate::{Error, Kind, Result, minutes, seconds};
+use crate::{Error, Kind, Result, hours, minutes, seconds};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -77,6 +77,18 @@ pub fn runbook_003_crashes() -> Rule {
 /// 003: conversion below 80 % of its baseline (002 says −10 %). Over a window of 5 min, held 5.
 pub fn runbook_003_conversion() -> Rule {
     Rule::below("conversion", Threshold::TimesBaseline(0.8)).with_hold(minutes(5)).with_window(minutes(5))
+}
+
+/// The SRE workbook's burn rates for an objective (0.999), the fastest first: 2 % of a 30 days' budget within an hour, 5 %
+/// within six, 10 % within three days; each also over a twelfth of it. Two page someone, the last is a ticket. A watch that
+/// soaks 15 min sees no more than that of the longer windows; a controller that watches on does.
+pub fn burn_rates(slo: f64) -> [Rule; 3] {
+    let rule = |name: &str, times, long, short| Rule::burn_rate(name, slo, times, long, short).with_min_samples(ENOUGH);
+    [
+        rule("burn rate 1h/5m", 14.4, hours(1), minutes(5)),
+        rule("burn rate 6h/30m", 6.0, hours(6), minutes(30)),
+        rule("burn rate 3d/6h", 1.0, hours(72), hours(6)),
+    ]
 }
 
 /// How often and for how long a runbook watches: `(every, for at least)`.
@@ -237,7 +249,9 @@ mod tests {
             runbook_003_conversion(),
         ];
         let bands = [runbook_004_errors(), runbook_004_p95(), runbook_004_availability()];
-        for rule in all.into_iter().chain(bands.iter().flat_map(Bands::rules).map(|(_, rule)| rule)) {
+        for rule in
+            all.into_iter().chain(burn_rates(0.999)).chain(bands.iter().flat_map(Bands::rules).map(|(_, rule)| rule))
+        {
             rule.clone().with_baseline(Level::new(0.2, 1000.0)).check(false).unwrap();
             assert_eq!(rule.check(false).is_err(), rule.threshold.is_relative(), "{rule}");
         }

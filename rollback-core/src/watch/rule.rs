@@ -33,6 +33,15 @@ pub enum Threshold {
     TimesBaseline(f64),
     /// So much above the baseline (below it, if negative), in the metric's own unit: 0.005 is half a point of a ratio.
     BaselinePlus(f64),
+    /// At so many times the rate of errors that would just use up the budget of a service level objective over its whole
+    /// period: `times × (1 − slo)`. An objective of 0.999 burnt at 14.4 is 1.44 % of errors. For ratios of errors.
+    /// (Google's SRE workbook, chapter 5.)
+    BurnRate {
+        /// The objective: 0.999 is 99.9 % good.
+        slo: f64,
+        /// How many times as fast as it may.
+        times: f64,
+    },
 }
 
 impl From<f64> for Threshold {
@@ -43,12 +52,13 @@ impl From<f64> for Threshold {
 
 impl Threshold {
     pub(crate) fn is_relative(self) -> bool {
-        !matches!(self, Threshold::Absolute(_))
+        matches!(self, Threshold::TimesBaseline(_) | Threshold::BaselinePlus(_))
     }
     /// Where it is, with this baseline. The error says why it cannot be told.
     pub(crate) fn at(self, baseline: Option<Level>, min_samples: u64) -> Result<f64, String> {
         let baseline = match self {
             Threshold::Absolute(threshold) => return Ok(threshold),
+            Threshold::BurnRate { slo, times } => return Ok(times * (1.0 - slo)),
             _ => baseline.ok_or("there is no baseline")?,
         };
         if baseline.of < min_samples as f64 {
@@ -59,6 +69,7 @@ impl Threshold {
             Threshold::TimesBaseline(times) => Ok(times * baseline.value),
             Threshold::BaselinePlus(more) => Ok(baseline.value + more),
             Threshold::Absolute(threshold) => Ok(threshold),
+            Threshold::BurnRate { slo, times } => Ok(times * (1.0 - slo)),
         }
     }
 }
@@ -80,6 +91,8 @@ pub enum OnNoData {
 /// - Fewer than `min_samples` observations, a newest sample older than `max_gap`, a source that fails: *no data*. It
 ///   neither breaches nor clears; a breach goes on being held, and cannot fire.
 /// - It is breached when it is on the bad side now, and has been at every evaluation with data for `hold` (inclusive).
+/// - With a second window ([`with_also_over`](Rule::with_also_over)), the level over each must be on the bad side: the long
+///   one says that it matters, the short one that it still goes on.
 /// - Evaluated less often than every other time (`every`), it begins anew.
 ///
 /// ```
@@ -102,6 +115,9 @@ pub struct Rule {
     pub baseline: Option<Level>,
     /// Over how long a level is taken. Default: 60 s.
     pub window: Duration,
+    /// A shorter window whose level must be on the bad side too. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub also_over: Option<Duration>,
     /// How long it must be bad. Default: 2 min.
     pub hold: Duration,
     /// How many observations a level, and a baseline, needs. Default: 1.
@@ -122,6 +138,7 @@ impl Rule {
             threshold: threshold.into(),
             baseline: None,
             window: seconds(60),
+            also_over: None,
             hold: minutes(2),
             min_samples: 1,
             max_gap: minutes(2),
@@ -136,6 +153,31 @@ impl Rule {
     /// Bad is less than this.
     pub fn below(metric: impl Into<String>, threshold: impl Into<Threshold>) -> Self {
         Self::new(metric, Compare::Below, threshold)
+    }
+    /// Errors burn the budget of this objective more than `times` as fast as it lasts, over the long window and over the
+    /// short one: fires at once, and stops soon after the errors do. The metric is a ratio of errors, from counters.
+    ///
+    /// ```
+    /// use rollback_core::{hours, minutes, watch::Rule};
+    /// let page = Rule::burn_rate("error rate", 0.999, 14.4, hours(1), minutes(5));
+    /// assert_eq!(page.to_string(), "error rate > 14.4 × the budget of 0.999 over 3600s and 300s for 0ns");
+    /// ```
+    pub fn burn_rate(metric: impl Into<String>, slo: f64, times: f64, long: Duration, short: Duration) -> Self {
+        Self::new(metric, Compare::Above, Threshold::BurnRate { slo, times })
+            .with_window(long)
+            .with_also_over(short)
+            .with_hold(Duration::ZERO)
+    }
+    /// A shorter window whose level must be on the bad side too. The source must hand on counters: what a server has worked
+    /// out over one window tells nothing of another, and is no data.
+    pub fn with_also_over(mut self, short: Duration) -> Self {
+        self.also_over = Some(short);
+        self
+    }
+    /// What a kept [`Baseline`](crate::metric::Baseline) has under the name of this metric, if it has it.
+    pub fn with_baseline_of(mut self, baseline: &crate::metric::Baseline) -> Self {
+        self.baseline = baseline.level(&self.metric);
+        self
     }
     /// What it was before the deployment, with how many observations are behind that. Without, the rule needs a concurrent
     /// baseline if its threshold is relative.
@@ -179,9 +221,18 @@ impl Rule {
     /// # Errors
     /// [`Kind::Invalid`] that says what to change.
     pub fn check(&self, concurrent: bool) -> Result<()> {
-        let (Threshold::Absolute(n) | Threshold::TimesBaseline(n) | Threshold::BaselinePlus(n)) = self.threshold;
+        let (Threshold::Absolute(n)
+        | Threshold::TimesBaseline(n)
+        | Threshold::BaselinePlus(n)
+        | Threshold::BurnRate { times: n, .. }) = self.threshold;
         let why = if !n.is_finite() {
             "its threshold is not a number".into()
+        } else if let Threshold::BurnRate { slo, times } = self.threshold
+            && !(slo > 0.0 && slo < 1.0 && times > 0.0)
+        {
+            "its objective must be between 0 and 1 (0.999 is 99.9 %), and its burn rate more than nothing".into()
+        } else if self.also_over.is_some_and(|short| short.is_zero() || short >= self.window) {
+            "its second window must be longer than nothing and shorter than its window".into()
         } else if matches!(self.threshold, Threshold::TimesBaseline(times) if times <= 0.0) {
             "its threshold is no times of a baseline: 2.0 is twice".into()
         } else if self.window.is_zero() || self.every.is_zero() || self.max_gap.is_zero() {
@@ -212,6 +263,10 @@ impl fmt::Display for Rule {
             Threshold::TimesBaseline(n) => write!(f, "{n} × baseline")?,
             Threshold::BaselinePlus(n) if n < 0.0 => write!(f, "baseline − {}", -n)?,
             Threshold::BaselinePlus(n) => write!(f, "baseline + {n}")?,
+            Threshold::BurnRate { slo, times } => write!(f, "{times} × the budget of {slo}")?,
+        }
+        if let Some(short) = self.also_over {
+            write!(f, " over {:?} and {short:?}", self.window)?;
         }
         write!(f, " for {:?}", self.hold)
     }

@@ -3,7 +3,7 @@
 use super::Rule;
 use crate::{
     Evidence, Now,
-    metric::{Level, Reading, Samples, millis},
+    metric::{Level, Measure, Reading, Samples, millis},
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -163,8 +163,11 @@ impl RuleState {
         let current = take(&mut self.current, &self.time, t, rule, Some(&inputs.current));
         let concurrent = take(&mut self.concurrent, &self.time, t, rule, inputs.concurrent.as_ref());
         let mut evidence = vec![];
-        let said = |level: &Result<Level, String>| match level {
-            Ok(level) => format!("{} of {} observations", level.value, level.of),
+        let said = |levels: &Result<Levels, String>| match levels {
+            Ok(Levels { level, short: None }) => format!("{} of {} observations", level.value, level.of),
+            Ok(Levels { level, short: Some(short) }) => {
+                format!("{} of {} observations, lately {} of {}", level.value, level.of, short.value, short.of)
+            }
             Err(why) => format!("no data: {why}"),
         };
         evidence.push(Evidence::new(&rule.metric, said(&current)));
@@ -172,7 +175,7 @@ impl RuleState {
             evidence.push(Evidence::new(format!("{} (concurrent)", rule.metric), said(&concurrent)));
         }
         // What the deployment cannot have changed goes first.
-        let baseline = rule.baseline.or(concurrent.as_ref().ok().copied());
+        let baseline = rule.baseline.or(concurrent.as_ref().ok().map(|levels| levels.level));
         let threshold = rule.threshold.at(baseline, rule.min_samples);
         match &threshold {
             Ok(threshold) => evidence.push(Evidence::new(rule.to_string(), format!("threshold {threshold}"))),
@@ -180,14 +183,14 @@ impl RuleState {
         }
 
         let says = match (&current, &threshold) {
-            (Ok(level), Ok(threshold)) => {
+            (Ok(levels), Ok(threshold)) => {
                 self.no_data_since = None;
                 let measured_by_it = rule.threshold.is_relative() && rule.baseline.is_none();
                 let beside = concurrent.as_ref().ok().filter(|_| !measured_by_it);
-                if !rule.compare.breaches(level.value, *threshold) {
+                if !levels.breach(rule, *threshold) {
                     self.pending_since = None;
                     Says::Clear
-                } else if beside.is_some_and(|beside| rule.compare.breaches(beside.value, *threshold)) {
+                } else if beside.is_some_and(|beside| beside.breach(rule, *threshold)) {
                     self.pending_since = None;
                     Says::Shared
                 } else {
@@ -205,7 +208,8 @@ impl RuleState {
                 }
             }
         };
-        Evaluation { says, level: current.ok(), threshold: threshold.ok(), concurrent: concurrent.ok(), evidence }
+        let long = |levels: Result<Levels, String>| levels.ok().map(|levels| levels.level);
+        Evaluation { says, level: long(current), threshold: threshold.ok(), concurrent: long(concurrent), evidence }
     }
 
     /// Where now is on this state's line of time. Never before the last one.
@@ -221,16 +225,40 @@ impl RuleState {
     }
 }
 
-/// The level now, after this reading. A reading that failed is no data, whatever was read before.
-fn take(samples: &mut Samples, time: &Line, t: i64, rule: &Rule, reading: Option<&Reading>) -> Result<Level, String> {
+/// What a source came to, over the window and, where the rule has one, over the shorter one.
+struct Levels {
+    level: Level,
+    short: Option<Level>,
+}
+
+impl Levels {
+    fn breach(&self, rule: &Rule, threshold: f64) -> bool {
+        [Some(self.level), self.short].iter().flatten().all(|level| rule.compare.breaches(level.value, threshold))
+    }
+}
+
+/// The levels now, after this reading. A reading that failed is no data, whatever was read before.
+fn take(samples: &mut Samples, time: &Line, t: i64, rule: &Rule, reading: Option<&Reading>) -> Result<Levels, String> {
     let reading = reading.ok_or("there is none")?;
     samples.take(time.at(reading.asked).unwrap_or(t).min(t), reading)?;
     samples.forget_before(t, rule.window);
-    let level = samples.level(t, rule.window, rule.max_gap)?;
-    if level.of < rule.min_samples as f64 {
-        return Err(format!("{} of {} observations: too few", level.of, rule.min_samples));
+    let level = |window| {
+        let level = samples.level(t, window, rule.max_gap)?;
+        if level.of < rule.min_samples as f64 {
+            return Err(format!("{} of {} observations over {window:?}: too few", level.of, rule.min_samples));
+        }
+        Ok(level)
+    };
+    let long = level(rule.window)?;
+    let Some(short) = rule.also_over else { return Ok(Levels { level: long, short: None }) };
+    if reading.samples.iter().any(|sample| matches!(sample.measure, Measure::Value { .. })) {
+        return Err(
+            "a second window needs counters, and the source gives a value that it has worked out: let it hand \
+                    on the counters, or work out the lesser of both windows itself"
+                .into(),
+        );
     }
-    Ok(level)
+    Ok(Levels { level: long, short: Some(level(short)?) })
 }
 
 fn span(from: i64, to: i64) -> Duration {
@@ -241,12 +269,7 @@ fn span(from: i64, to: i64) -> Duration {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::{
-        Timestamp,
-        metric::{Measure, Sample},
-        seconds,
-        watch::Threshold,
-    };
+    use crate::{Timestamp, hours, metric::Sample, minutes, seconds, watch::Threshold};
 
     const BAD: Option<f64> = Some(9.0);
     const GOOD: Option<f64> = Some(1.0);
@@ -505,5 +528,76 @@ mod tests {
         let mut state = RuleState::default();
         eval(&mut state, 5000, BAD);
         assert_eq!(eval(&mut state, 4000, BAD), pending(0));
+    }
+
+    /// The workbook's own: what share of a budget of 30 days is used up when a rule fires.
+    #[test]
+    fn burn_rates_are_the_workbooks() {
+        const DAYS_30: f64 = 30.0 * 24.0 * 3600.0;
+        let slo = 0.999;
+        for (rule, burn, threshold, used) in [
+            (Rule::burn_rate("m", slo, 14.4, hours(1), minutes(5)), 14.4, 0.0144, 0.02),
+            (Rule::burn_rate("m", slo, 6.0, hours(6), minutes(30)), 6.0, 0.006, 0.05),
+            (Rule::burn_rate("m", slo, 1.0, hours(72), hours(6)), 1.0, 0.001, 0.10),
+        ] {
+            rule.check(false).unwrap();
+            let at = rule.threshold.at(None, 1).unwrap();
+            assert!((at - threshold).abs() < 1e-12, "{rule}: {at}");
+            assert!((at / (1.0 - slo) - burn).abs() < 1e-9, "burn = error / (1 − SLO)");
+            assert!((burn * rule.window.as_secs_f64() / DAYS_30 - used).abs() < 1e-9, "{rule}");
+        }
+    }
+
+    /// Counters that grow by so many bad ones of 100 requests in each half minute.
+    fn burn(rule: &Rule, bad: impl IntoIterator<Item = u32>) -> Vec<Says> {
+        let (mut state, mut total, mut says) = (RuleState::default(), 0, vec![]);
+        for (i, bad) in (0u32..).zip(bad) {
+            total += bad;
+            let at = 30 * u64::from(i);
+            let sample = Sample::now(Measure::counts(total, 100 * i));
+            says.push(state.evaluate(rule, &Inputs::new(Reading::of(seconds(at), [sample])), now(at)).says);
+        }
+        says
+    }
+
+    #[test]
+    fn both_windows_must_burn() {
+        // 1.44 % over an hour and over five minutes.
+        let rule = Rule::burn_rate("m", 0.999, 14.4, hours(1), minutes(5)).with_min_samples(20);
+        let hour = |bad: u32| std::iter::repeat_n(bad, 121);
+        let last = |says: Vec<Says>| *says.last().unwrap();
+        assert_eq!(last(burn(&rule, hour(1))), Says::Clear, "10 times the budget is less than 14.4");
+        assert_eq!(last(burn(&rule, hour(2))), Says::Breached { held: minutes(60) - seconds(30) });
+        // Five minutes of 4 % are not yet an hour's worth of it; the whole hour comes to 0.33 %.
+        assert_eq!(last(burn(&rule, hour(0).chain([4; 10]))), Says::Clear);
+        // An hour's worth, which is over: the short window says so at once, the long one would for most of an hour.
+        assert_eq!(last(burn(&rule, hour(2).chain([0; 9]))), Says::Clear);
+        let long_alone = Rule { also_over: None, ..rule.clone() };
+        assert!(matches!(last(burn(&long_alone, hour(2).chain([0; 9]))), Says::Breached { .. }));
+        // Too little in the short window is no data, and no all-clear either.
+        let choosy = rule.clone().with_min_samples(1001);
+        assert!(matches!(last(burn(&choosy, hour(2))), Says::NoData { .. } | Says::Blind { .. }));
+    }
+
+    #[test]
+    fn a_second_window_wants_counters_and_sense() {
+        let rule = Rule::burn_rate("m", 0.999, 1.0, hours(1), minutes(5));
+        let evaluation = RuleState::default().evaluate(&rule, &Inputs::new(reading(0, Some(0.5))), now(0));
+        assert!(matches!(evaluation.says, Says::NoData { .. }));
+        assert!(evaluation.evidence[0].seen.contains("needs counters"), "{evaluation:?}");
+        for bad in [
+            Rule::burn_rate("m", 1.0, 1.0, hours(1), minutes(5)),
+            Rule::burn_rate("m", 99.9, 1.0, hours(1), minutes(5)),
+            Rule::burn_rate("m", 0.9, 0.0, hours(1), minutes(5)),
+            Rule::burn_rate("m", 0.9, f64::NAN, hours(1), minutes(5)),
+            Rule::burn_rate("m", 0.9, 1.0, hours(1), hours(1)),
+            Rule::above("m", 1.0).with_also_over(Duration::ZERO),
+        ] {
+            assert!(bad.check(false).is_err(), "{bad}");
+        }
+        // What was stored before there were second windows is read.
+        let mut old = serde_json::to_value(Rule::above("m", 1.0)).unwrap();
+        assert!(old.get("also_over").is_none());
+        assert_eq!(serde_json::from_value::<Rule>(old.take()).unwrap(), Rule::above("m", 1.0));
     }
 }

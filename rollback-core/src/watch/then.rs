@@ -1,7 +1,7 @@
 //! What a watch may start.
 
 use super::{Watch, WatchOutcome, WatchReport};
-use crate::{Error, Kind, Report, Result, Rollback};
+use crate::{Error, Kind, Report, Result, Rollback, engine::Detection};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -66,7 +66,11 @@ impl WatchThenRollback {
         }
         let watch = watch.run().await?;
         let rollback = match &watch.outcome {
-            outcome @ WatchOutcome::Breached { suspect, .. } => {
+            outcome @ WatchOutcome::Breached { suspect, rule, evidence } => {
+                let detection = Detection::new(rule.to_string(), watch.decided)
+                    .with_first_seen(watch.first_breach)
+                    .with_evidence(evidence.clone());
+                let rollback = rollback.detected(detection);
                 let rollback = rollback.blaming(suspect).because_if_unsaid(outcome.to_string()).by_machine();
                 Some(rollback.run().await?)
             }
@@ -83,5 +87,63 @@ impl fmt::Display for Watched {
             Some(report) => write!(f, "\n{report}"),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::{
+        Choose, Outcome, Result, Rollback, Timestamp,
+        engine::Detection,
+        metric::Metric,
+        minutes, seconds,
+        testing::{Bad, FakePlatform, Good},
+        watch::{Rule, Watch},
+    };
+
+    fn shop() -> FakePlatform {
+        FakePlatform::new().release("1", Good).release("2", Bad).live("2")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_report_begins_with_what_was_detected() {
+        let shop = shop();
+        let sick = shop.clone();
+        let errors = Metric::with("errors", move || {
+            let bad = if sick.healthy() { 0.0 } else { 0.2 };
+            async move { Result::Ok(bad) }
+        });
+        let watched = Watch::of(shop.clone())
+            .rule(Rule::above("error rate", 0.05).with_hold(minutes(2)), errors)
+            .then_roll_back(Rollback::of(shop).to(Choose::verified().or_previous()))
+            .run()
+            .await
+            .unwrap();
+        let report = watched.rollback.unwrap();
+        assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+        let detected = report.detected().unwrap();
+        assert_eq!((detected.first_seen, detected.decided), (watched.watch.first_breach, watched.watch.decided));
+        assert!(detected.first_seen.is_some() && !detected.evidence.is_empty(), "{detected:?}");
+        assert!(detected.what.contains("error rate"), "{detected:?}");
+        let text = report.to_string();
+        let at = |what: &str| text.find(what).unwrap_or_else(|| panic!("no {what:?} in {text}"));
+        assert!(at("timeline") < at("first seen: error rate"), "{text}");
+        assert!(at("first seen: error rate") < at("decided to roll back: error rate"), "{text}");
+        assert!(at("decided to roll back") < at("leaves 2 for 1"), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
+        assert_eq!(json["intent"]["detected"]["decided"], detected.decided.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_seen_elsewhere_stands_before_the_run_and_nothing_is_made_up() {
+        let order = || Rollback::of(shop()).to(Choose::verified().or_previous());
+        let alert = Timestamp(Timestamp::now().0 - 90_000);
+        let detection = Detection::new("CheckoutErrors fires", alert.after(seconds(30))).with_first_seen(Some(alert));
+        let report = order().detected(detection).run().await.unwrap().to_string();
+        assert!(report.contains("-9") && report.contains(" s  first seen: CheckoutErrors fires"), "{report}");
+        let unsaid = order().run().await.unwrap();
+        assert!(unsaid.detected().is_none() && !unsaid.to_string().contains("decided to roll back"), "{unsaid}");
+        assert!(!unsaid.to_json().contains("detected"), "what was stored before reads the same");
     }
 }

@@ -7,12 +7,16 @@ mod dry_run;
 mod limit;
 mod retry;
 mod timeout;
+#[cfg(feature = "host")]
+mod with_verb;
 
 pub use checked::Checked;
 pub use dry_run::DryRun;
 pub use limit::Limit;
 pub use retry::{Retry, RetryOptions};
 pub use timeout::{Timeout, TimeoutOptions};
+#[cfg(feature = "host")]
+pub use with_verb::WithVerb;
 
 use crate::{Artifact, Bounds, EvidenceSource, Record, Release, Result, Work};
 use async_trait::async_trait;

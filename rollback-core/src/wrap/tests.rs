@@ -165,6 +165,31 @@ async fn no_wrapper_swallows_what_a_target_lends() {
     }
 }
 
+#[cfg(feature = "host")]
+#[tokio::test]
+async fn a_verb_more_is_a_command_and_all_else_is_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = dir.path().join("said");
+    let script = format!("echo $ROLLBACK_KEY $ROLLBACK_RELEASE $ROLLBACK_SUSPECT >{}; exit $CODE", said.display());
+    let with = |code: u8| {
+        let script = format!("CODE={code}; {script}");
+        WithVerb::new(Fake::new(vec![]), "fail-over", ["sh", "-c", &script, "s3cret"])
+    };
+    let arguments = [("release".to_owned(), "1".to_owned()), ("suspect".into(), "2".into())].into();
+    let verb = Change::Verb { name: "fail-over".into(), arguments };
+    let target = with(0);
+    assert_eq!(target.capabilities(), Fake::new(vec![]).capabilities.with_verb("fail-over", When::Asked));
+    assert!(!format!("{target:?}").contains("s3cret"));
+    assert_eq!(apply(&target).await.unwrap(), Applied::done());
+    assert!(!said.exists(), "another change is none of its business");
+    let asked = target.prepare(&verb, &work(minutes(1))).await.unwrap().approved;
+    assert!(!said.exists(), "nothing is run to prepare it");
+    assert_eq!(target.apply(&asked, Token::none(), &work(minutes(1))).await.unwrap(), Applied::done());
+    assert_eq!(std::fs::read_to_string(&said).unwrap(), "run/0.0 1 2\n");
+    let failed = with(3).apply(&asked, Token::none(), &work(minutes(1))).await.unwrap_err();
+    assert!(failed.effect() == Effect::Unknown && failed.to_string().contains("exit 3"), "{failed}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dry_run_reads_and_never_writes() {
     let fake = Fake::new(vec![]);

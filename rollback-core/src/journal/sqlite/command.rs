@@ -1,19 +1,21 @@
 //! What the writer does, each inside a transaction that it shares with others.
 
 use super::{
-    Pruned, Retention,
     db::{Db, FORMAT, Sealed, int, nat},
     fault::{Failed, damaged},
-    holder::{Holder, now},
     prune,
     query::{self, Driven},
     row::{Also, LineRow, sealed_hold},
 };
 use crate::{
     Begun, Error, Intent, Lease, LedgerEntry, Payload, Result, RunId, TargetId, Timestamp,
-    journal::effect_of::{
-        APPEND, BEGIN, GIVE_UP, RENEW, SAVE, driven, ended, fenced, given_up, last_line, newer_checkpoint, other_line,
-        overlap, superseded, taken, unknown,
+    journal::{
+        Holder, Pruned, Retention,
+        holder::now,
+        rules::{
+            APPEND, BEGIN, GIVE_UP, RENEW, SAVE, driven, ended, fenced, given_up, last_line, newer_checkpoint,
+            other_line, overlap, superseded, taken, unknown,
+        },
     },
 };
 use rusqlite::params;
@@ -73,10 +75,7 @@ impl Writer {
             Command::LetGo(lease) => let_go(db, lease),
             Command::GiveUp { run, who, why } => self.give_up(db, run, who, why),
             Command::Mark { target, entry } => mark(db, target.as_str(), entry),
-            Command::ForgetHold { run, name } => {
-                db.execute("DELETE FROM hold WHERE run = ?1 AND name = ?2", [run.as_str(), name])?;
-                Ok(())
-            }
+            Command::ForgetHold { run, name } => forget_hold(db, run, name),
             Command::Save { key, epoch, checkpoint } => save(db, key, *epoch, checkpoint),
         };
         done.map(|()| Answer::Done)
@@ -281,12 +280,15 @@ fn insert(db: &Db<'_>, no: i64, run: &RunId, rows: &[LineRow]) -> Result<(), Fai
                 }
                 Also::Holds { name, was, until } => {
                     let intent = query::intent(db, APPEND, no, run)?;
-                    let sealed = sealed_hold(&intent, name, was, *until)?;
-                    db.execute(
-                        "INSERT OR REPLACE INTO hold (run, name, v, json, sum) VALUES (?1, ?2, ?3, ?4, ?5)",
-                        params![run.as_str(), name, FORMAT, sealed.json, &sealed.sum[..]],
-                    )?;
+                    let sealed = sealed_hold(&intent, name, was.as_ref(), *until)?;
+                    // One that is known to hold does not become one that may.
+                    let insert = match was {
+                        Some(_) => "INSERT OR REPLACE INTO hold (run, name, v, json, sum) VALUES (?1, ?2, ?3, ?4, ?5)",
+                        None => "INSERT OR IGNORE INTO hold (run, name, v, json, sum) VALUES (?1, ?2, ?3, ?4, ?5)",
+                    };
+                    db.execute(insert, params![run.as_str(), name, FORMAT, sealed.json, &sealed.sum[..]])?;
                 }
+                Also::HoldsNot { name } => forget_hold(db, run, name)?,
                 Also::Ends { outcome } => {
                     db.execute(
                         "UPDATE run SET outcome = ?2, ended = ?3, until = 0 WHERE no = ?1",
@@ -300,6 +302,11 @@ fn insert(db: &Db<'_>, no: i64, run: &RunId, rows: &[LineRow]) -> Result<(), Fai
             }
         }
     }
+    Ok(())
+}
+
+fn forget_hold(db: &Db<'_>, run: &RunId, name: &str) -> Result<(), Failed> {
+    db.execute("DELETE FROM hold WHERE run = ?1 AND name = ?2", [run.as_str(), name])?;
     Ok(())
 }
 

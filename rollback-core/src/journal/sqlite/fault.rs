@@ -43,16 +43,19 @@ pub(super) fn storage(operation: &str, error: &rusqlite::Error) -> Error {
         Some(ErrorCode::DiskFull) => {
             (Kind::Unavailable, "the disk is full, or the journal has its largest size: free some space")
         }
-        Some(ErrorCode::SystemIoFailure) => (Kind::Unavailable, "the journal's disk does not read or write"),
+        Some(ErrorCode::SystemIoFailure) => {
+            (Kind::Unavailable, "the journal's disk does not read or write, or is full")
+        }
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
             (Kind::Denied, "the journal may not be written: run as the user that owns it and its directory")
         }
         Some(ErrorCode::CannotOpen) => {
             (Kind::Denied, "the journal cannot be opened: its directory must be there, and writable to this user")
         }
-        Some(ErrorCode::NotADatabase) => {
-            (Kind::Invalid, "this file is not a journal; it was left as it is: name another one")
-        }
+        Some(ErrorCode::NotADatabase) => (
+            Kind::Invalid,
+            "this file is not a journal, or its first page is damaged; it was left as it is: restore a copy, or name another one",
+        ),
         Some(ErrorCode::DatabaseCorrupt) => (Kind::Invalid, DAMAGED),
         _ if matches!(
             error,

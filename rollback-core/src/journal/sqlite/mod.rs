@@ -8,7 +8,6 @@
 mod command;
 mod db;
 mod fault;
-mod holder;
 mod options;
 mod prune;
 mod query;
@@ -18,10 +17,13 @@ mod sealed;
 mod shelf;
 mod writer;
 
-pub use options::{Retention, SqliteOptions};
-pub use prune::Pruned;
+pub use options::SqliteOptions;
 
-use super::effect_of::{BEGIN, READ, check_lines};
+use super::{
+    holder::Holder,
+    retention::{Pruned, Retention},
+    rules::{BEGIN, READ, check_lines},
+};
 use crate::{
     Begun, Error, HeldFreeze, Intent, Journal, Kind, Lease, LedgerEntry, Line, Result, RunId, RunQuery, RunSummary,
     Shelf, TargetId, Timestamp,
@@ -30,7 +32,6 @@ use async_trait::async_trait;
 use command::{Answer, Command, Writer};
 use db::Db;
 use fault::Failed;
-use holder::Holder;
 use row::LineRow;
 use shelf::FileShelf;
 use std::{
@@ -43,8 +44,11 @@ use std::{
     thread,
     time::Duration,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use writer::Job;
+
+/// So many appends have their rows ready at once. The rest wait as the lines they are, because rows are as large again.
+const READY: usize = 128;
 
 /// How long dropping the last handle waits until the file is closed.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
@@ -87,7 +91,9 @@ struct Inner {
     // None: being dropped.
     jobs: Option<Sender<Job>>,
     reads: Option<Sender<Read>>,
-    // Ends with the threads.
+    // Who may have rows ready for the writer.
+    room: Semaphore,
+    // Ends with the writer, which ends last.
     gone: Mutex<Receiver<()>>,
 }
 
@@ -125,22 +131,26 @@ impl SqliteJournal {
     /// ```
     pub fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self> {
         let path = path.as_ref();
-        shelf::check_beside(path)?;
-        let schema::Opened { writer: connection, reader } = schema::open(path, &options)?;
+        let of = |e: Error| {
+            let message = format!("{}: {}", path.display(), e.message());
+            e.with_message(message)
+        };
+        shelf::check_beside(path).map_err(of)?;
+        let schema::Opened { writer: connection, reader } = schema::open(path, &options).map_err(of)?;
         // One shelf, whatever link the file is reached by.
-        let path = path.canonicalize().map_err(|e| Error::from_io("open the journal", e).without_effect())?;
+        let path = path.canonicalize().map_err(|e| of(Error::from_io("open the journal", e).without_effect()))?;
         let (jobs, to_do) = mpsc::channel();
         let (reads, to_read) = mpsc::channel::<Read>();
         let (alive, gone) = mpsc::channel();
+        let (reading, read) = mpsc::channel();
         let me = Holder::this();
         let writer = Writer { me: me.clone(), retention: options.retention };
-        let alive_too = alive.clone();
         let spawned = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let thread = thread::Builder::new().name(name.to_owned()).spawn(run);
             thread.map(drop).map_err(|e| Error::from_io("start the journal's thread", e).without_effect())
         };
-        spawned("journal-write", Box::new(move || writer::run(connection, &writer, &to_do, alive)))?;
-        spawned("journal-read", Box::new(move || read_all(reader, &to_read, alive_too)))?;
+        spawned("journal-write", Box::new(move || writer::run(connection, &writer, &to_do, &read, alive)))?;
+        spawned("journal-read", Box::new(move || read_all(reader, &to_read, reading)))?;
         let shelf = shelf::Place::beside(&path);
         let inner = Inner {
             path,
@@ -149,6 +159,7 @@ impl SqliteJournal {
             shelf,
             jobs: Some(jobs),
             reads: Some(reads),
+            room: Semaphore::new(READY),
             gone: Mutex::new(gone),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -189,7 +200,8 @@ impl Inner {
         if !sent {
             return Err(ended(operation).without_effect());
         }
-        answer.await.unwrap_or_else(|_| Err(ended(operation)))
+        let mut asked = Asked { inner: self, answer };
+        (&mut asked.answer).await.unwrap_or_else(|_| Err(ended(operation)))
     }
     async fn read<T: Send + 'static>(
         &self,
@@ -209,6 +221,25 @@ impl Inner {
     }
 }
 
+/// Something that was asked, until its answer is taken. Who is dropped between the answer and taking it lets go of the lease
+/// in it: nobody else knows that there is one.
+struct Asked<'a> {
+    inner: &'a Inner,
+    answer: oneshot::Receiver<Result<Answer>>,
+}
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        // From here on the writer is told that nobody hears it.
+        self.answer.close();
+        if let Ok(Ok(Answer::Begun(begun))) = self.answer.try_recv()
+            && let Some(lease) = writer::given(*begun)
+            && let Some(jobs) = &self.inner.jobs
+        {
+            let _ = jobs.send(writer::let_go(lease));
+        }
+    }
+}
+
 /// The threads end when nobody can ask any more; a file that is still open here is waited for, not for long.
 impl Drop for Inner {
     fn drop(&mut self) {
@@ -223,14 +254,14 @@ fn ended(operation: &str) -> Error {
     Error::new(Kind::Unexpected, operation).with_message("the journal's thread has ended: open the journal again")
 }
 
-fn read_all(connection: rusqlite::Connection, reads: &Receiver<Read>, _alive: Sender<()>) {
+fn read_all(connection: rusqlite::Connection, reads: &Receiver<Read>, _reading: Sender<()>) {
     {
         let db = Db::new(&connection);
         while let Ok(read) = reads.recv() {
             read(&db);
         }
     }
-    // Before the caller hears that the file is closed.
+    // Before the writer hears of it.
     drop(connection);
 }
 
@@ -250,8 +281,11 @@ impl Journal for SqliteJournal {
     }
     async fn append(&self, lease: &Lease, lines: &[Line]) -> Result<()> {
         check_lines(lease, lines)?;
+        // It is never closed.
+        let _room = self.inner.room.acquire().await;
         let rows = lines.iter().map(|line| LineRow::new(&lease.run, line)).collect::<Result<_>>()?;
-        self.inner.ask(Command::Append { lease: lease.clone(), rows }).await.map(drop)
+        // On the heap, so that those who wait for room take none for it.
+        Box::pin(self.inner.ask(Command::Append { lease: lease.clone(), rows })).await.map(drop)
     }
     async fn renew(&self, lease: &Lease) -> Result<()> {
         self.inner.ask(Command::Renew(lease.clone())).await.map(drop)

@@ -1,24 +1,14 @@
 //! What of the past may go.
 
 use super::{
-    Retention,
     db::{Db, int, nat},
     fault::Failed,
 };
-use crate::Timestamp;
+use crate::{
+    Timestamp,
+    journal::{Pruned, Retention},
+};
 use rusqlite::params;
-
-/// What was pruned.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Pruned {
-    /// So many runs.
-    pub runs: u64,
-    /// So many artifacts.
-    pub artifacts: u64,
-    /// So many bytes of artifacts.
-    pub artifact_bytes: u64,
-}
 
 // Runs that may go: ended long ago, enough newer ones of their target, and no freeze of theirs still held.
 const OLD: &str = "

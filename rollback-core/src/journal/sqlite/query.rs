@@ -3,12 +3,15 @@
 use super::{
     db::{Db, SealedRow, nat},
     fault::{Failed, damaged},
-    holder::{Holder, has_lapsed, now},
     row::StoredLine,
 };
 use crate::{
     HeldFreeze, Intent, LedgerEntry, Line, Payload, RunId, RunQuery, RunSummary, TargetId, Timestamp,
-    journal::effect_of::{READ, unknown},
+    journal::{
+        Holder,
+        holder::{has_lapsed, now},
+        rules::{READ, unknown},
+    },
 };
 use rusqlite::{Row, types::Value};
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Intent, Line, Payload, Result, RunId, Timestamp,
-    journal::effect_of::{APPEND, Effect, artifacts_of, effect_of, held},
+    journal::rules::{APPEND, Effect, artifacts_of, effect_of, held},
 };
 use std::time::Duration;
 
@@ -29,8 +29,10 @@ pub(super) enum Also {
     Writes,
     /// The ledger says so now. Its key needs the run's target, so the writer seals it.
     Marks(Box<crate::LedgerEntry>),
-    /// This freeze is held.
-    Holds { name: String, was: Payload, until: Option<Timestamp> },
+    /// This freeze is held; without `was`, it may be.
+    Holds { name: String, was: Option<Payload>, until: Option<Timestamp> },
+    /// This freeze is not held.
+    HoldsNot { name: String },
     /// The run is over.
     Ends { outcome: String },
     /// This artifact is the run's.
@@ -43,9 +45,11 @@ impl LineRow {
             Effect::Nothing => vec![],
             Effect::Writes => vec![Also::Writes],
             Effect::Marks(entry) => vec![Also::Marks(Box::new(entry.clone()))],
+            Effect::MayHold { name, until } => vec![Also::Holds { name: name.to_owned(), was: None, until }],
             Effect::Holds { name, was, until } => {
-                vec![Also::Holds { name: name.to_owned(), was: was.clone(), until }]
+                vec![Also::Holds { name: name.to_owned(), was: Some(was.clone()), until }]
             }
+            Effect::HoldsNot { name } => vec![Also::HoldsNot { name: name.to_owned() }],
             Effect::Ends(outcome) => vec![Also::Ends { outcome: to_json(APPEND, outcome)? }],
         };
         also.extend(artifacts_of(line).into_iter().map(|a| Also::Keeps { digest: a.digest.to_string() }));
@@ -110,6 +114,11 @@ impl StoredLine {
 }
 
 /// A hold of a run, sealed.
-pub(super) fn sealed_hold(intent: &Intent, name: &str, was: &Payload, until: Option<Timestamp>) -> Result<Sealed> {
+pub(super) fn sealed_hold(
+    intent: &Intent,
+    name: &str,
+    was: Option<&Payload>,
+    until: Option<Timestamp>,
+) -> Result<Sealed> {
     Sealed::new(APPEND, "hold", &[intent.run.as_str(), name], &held(intent, name, was, until))
 }

@@ -129,17 +129,10 @@ pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened> {
             check_size(path, &probe)?;
         }
     }
-    let mut writer =
-        connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE, options).map_err(failed)?;
     if size.is_none() {
-        // The log and the index beside it get the same mode. By name: opening it here would drop SQLite's locks.
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-                .map_err(|e| Error::from_io(OPEN, e).without_effect())?;
-        }
+        create(path)?;
     }
+    let mut writer = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, options).map_err(failed)?;
     make(&mut writer).map_err(failed)?;
     check(&writer)?;
     let mode: String = writer.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
@@ -148,11 +141,13 @@ pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened> {
             .with_message(format!("{} is on a file system without shared memory: use a local disk", path.display()))
             .without_effect());
     }
-    // A commit is on the disk when it returns; 16 MiB of log before it is folded into the file, 64 MiB kept at most.
+    // A commit is on the disk when it returns; 16 MiB of log before it is folded into the file, 64 MiB kept at most. 1 MiB
+    // of pages in memory: it writes at the end of its tables.
     writer
         .execute_batch(
             "PRAGMA synchronous = FULL; PRAGMA fullfsync = 1; PRAGMA checkpoint_fullfsync = 1; PRAGMA temp_store = MEMORY;
-             PRAGMA wal_autocheckpoint = 4096; PRAGMA journal_size_limit = 67108864; PRAGMA cell_size_check = 1;",
+             PRAGMA wal_autocheckpoint = 4096; PRAGMA journal_size_limit = 67108864; PRAGMA cell_size_check = 1;
+             PRAGMA cache_size = -1024;",
         )
         .map_err(failed)?;
     if let Some(bytes) = options.max_bytes {
@@ -163,8 +158,28 @@ pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened> {
     writer.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
     let reader = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, options).map_err(failed)?;
     reader.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
-    reader.execute_batch("PRAGMA query_only = 1; PRAGMA cell_size_check = 1").map_err(failed)?;
+    // What it reads it seldom reads again, and the system has it in its own cache: 256 KiB are enough.
+    reader
+        .execute_batch("PRAGMA query_only = 1; PRAGMA cell_size_check = 1; PRAGMA cache_size = -256")
+        .map_err(failed)?;
     Ok(Opened { writer, reader })
+}
+
+/// An empty file for its owner alone, before anything stands in it; the log and the index beside it get the same mode. Only
+/// where there is none: to open and close one that is in use would drop SQLite's locks.
+fn create(path: &Path) -> Result<()> {
+    let mut options = std::fs::File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(0o600);
+    }
+    match options.open(path) {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(Error::from_io(OPEN, e).without_effect()),
+    }
 }
 
 /// A connection that leaves the log as it is when it is closed: until the file is known to be a journal, nothing may be

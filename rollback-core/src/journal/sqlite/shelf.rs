@@ -10,7 +10,7 @@ use crate::{
     Artifact, ArtifactReader, ArtifactWriter, Digest, Error, Kind, Payload, Result, Shelf, Timestamp,
     journal::{
         CHUNK,
-        effect_of::{OPEN_ARTIFACT, READ_ARTIFACT, damaged, gone},
+        rules::{OPEN_ARTIFACT, READ_ARTIFACT, damaged, gone},
     },
 };
 use async_trait::async_trait;

@@ -28,8 +28,14 @@ impl Job {
     }
 }
 
-/// Until nobody can ask any more. `_gone` tells by its end that the file is closed.
-pub(super) fn run(connection: Connection, writer: &Writer, jobs: &Receiver<Job>, _gone: Sender<()>) {
+/// Until nobody can ask any more. `reader` ends when the other connection is closed; `_gone` tells by its end that the file is.
+pub(super) fn run(
+    connection: Connection,
+    writer: &Writer,
+    jobs: &Receiver<Job>,
+    reader: &Receiver<()>,
+    _gone: Sender<()>,
+) {
     {
         let db = Db::new(&connection);
         while let Ok(first) = jobs.recv() {
@@ -41,6 +47,8 @@ pub(super) fn run(connection: Connection, writer: &Writer, jobs: &Receiver<Job>,
             }
         }
     }
+    // Of two connections that close at once neither is the last, and the log would stay beside the file.
+    let _ = reader.recv();
     // Before the caller hears that the file is closed.
     drop(connection);
 }
@@ -89,8 +97,13 @@ fn one_by_one(db: &Db<'_>, writer: &Writer, jobs: Vec<Job>) -> Vec<Job> {
 fn send(job: Job, answer: Result<Answer>) -> Option<Job> {
     let unheard = job.reply?.send(answer).err()?;
     let Ok(Answer::Begun(begun)) = unheard else { return None };
-    match *begun {
-        Begun::Fresh { lease, .. } | Begun::Adopted { lease, .. } => Some(let_go(lease)),
+    given(*begun).map(let_go)
+}
+
+/// The lease that was given with it.
+pub(super) fn given(begun: Begun) -> Option<Lease> {
+    match begun {
+        Begun::Fresh { lease, .. } | Begun::Adopted { lease, .. } => Some(lease),
         _ => None,
     }
 }

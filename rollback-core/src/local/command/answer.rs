@@ -207,28 +207,79 @@ struct WholeJson {
     available: Option<bool>,
 }
 
+impl ReleaseJson {
+    fn read(self) -> Result<Release, String> {
+        let whole = match self {
+            ReleaseJson::Id(only) => return Ok(Release::new(id(&only)?)),
+            ReleaseJson::Whole(whole) => whole,
+        };
+        let mut release = Release::new(id(&whole.id)?);
+        if let Some(label) = whole.label {
+            release.label = label;
+        }
+        release.why = whole.why;
+        release.made_at =
+            whole.made_at.map(|at| Timestamp::parse(&at).map_err(|e| e.message().to_owned())).transpose()?;
+        release.available = whole.available.unwrap_or(true);
+        Ok(release)
+    }
+}
+
 impl Read for Vec<Release> {
     const EXPECTED: &'static str = r#"an array of releases, newest first, such as ["77b0", "4f2a91c0d1e2"]"#;
 
     fn json(text: &str) -> Result<Self, String> {
-        parse::<Vec<ReleaseJson>>(text)?
-            .into_iter()
-            .map(|one| {
-                let whole = match one {
-                    ReleaseJson::Id(only) => return Ok(Release::new(id(&only)?)),
-                    ReleaseJson::Whole(whole) => whole,
-                };
-                let mut release = Release::new(id(&whole.id)?);
-                if let Some(label) = whole.label {
-                    release.label = label;
-                }
-                release.why = whole.why;
-                release.made_at =
-                    whole.made_at.map(|at| Timestamp::parse(&at).map_err(|e| e.message().to_owned())).transpose()?;
-                release.available = whole.available.unwrap_or(true);
-                Ok(release)
-            })
-            .collect()
+        parse::<Vec<ReleaseJson>>(text)?.into_iter().map(ReleaseJson::read).collect()
+    }
+}
+
+impl Read for Release {
+    const EXPECTED: &'static str = r#"a release, such as "4f2a91c0d1e2" or {"id": "4f2a91c0d1e2", "label": "2.3.9"}"#;
+
+    fn json(text: &str) -> Result<Self, String> {
+        parse::<ReleaseJson>(text)?.read()
+    }
+}
+
+/// What an evidence tool answers: texts by name.
+///
+/// ```
+/// # use rollback_core::local::{Tool, ToolEvidence};
+/// // A tool that prints text and nothing else.
+/// let locks = Tool::run(["db-locks"]).read_by(|out| Ok(ToolEvidence::new().with_text("locks", out.text())));
+/// # let _: Tool<ToolEvidence> = locks;
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ToolEvidence {
+    /// By name, in order.
+    pub texts: Vec<(String, String)>,
+}
+
+impl ToolEvidence {
+    /// Nothing to save.
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// A text to save, under a name for people. No secrets.
+    pub fn with_text(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
+        self.texts.push((name.into(), text.into()));
+        self
+    }
+}
+
+impl Read for ToolEvidence {
+    const EXPECTED: &'static str = r#"an object of texts by name, such as {"locks": "orders: none"}"#;
+
+    fn nothing() -> Option<Self> {
+        Some(Self::new())
+    }
+    fn json(text: &str) -> Result<Self, String> {
+        let texts = parse::<BTreeMap<String, Value>>(text)?.into_iter().map(|(name, value)| match value {
+            Value::String(text) => (name, text),
+            other => (name, format!("{other:#}")),
+        });
+        Ok(Self { texts: texts.collect() })
     }
 }
 

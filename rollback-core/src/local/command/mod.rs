@@ -15,13 +15,15 @@
 //! | apply, forward | as apply | no | how far it came: instead of apply, towards a newer release |
 //! | prepare | `{target}` `{release}` `{from}` `{run}` `{key}` `{epoch}` | no | what would change |
 //! | resolve | `{target}` `{revision}` | no | the absolute release of a relative revision |
+//! | record | `{target}` `{label}` | no | the release that runs, made findable |
+//! | evidence | `{target}` `{run}` `{key}` `{epoch}` `{bytes}` | no | what to save before the first change |
 //!
 //! - A placeholder is replaced within one argument: what is put in can never become a second argument, nor an option,
 //!   because a release that begins with `-` is refused. An unknown one, or one that the verb does not have, is refused when
 //!   the target is made. `{{` is left as it is.
 //! - The same values are in the environment: `ROLLBACK_VERB`, `ROLLBACK_TARGET`, `ROLLBACK_RELEASE`, `ROLLBACK_FROM`,
 //!   `ROLLBACK_RUN`, `ROLLBACK_KEY` (the same for every attempt of a write, in every process), `ROLLBACK_EPOCH`,
-//!   `ROLLBACK_TOKEN`, `ROLLBACK_LIMIT`, `ROLLBACK_REVISION`, and for apply `ROLLBACK_WHY`. Observe gets as
+//!   `ROLLBACK_TOKEN`, `ROLLBACK_LIMIT`, `ROLLBACK_REVISION`, `ROLLBACK_LABEL`, `ROLLBACK_BYTES`, and for apply `ROLLBACK_WHY`. Observe gets as
 //!   `ROLLBACK_KEY` the key of the last write of the run, if there is one.
 //! - Apply gets on its standard input what was approved:
 //!   `{"v":1,"run":"…","key":"…","epoch":1,"release":"…","from":"…","why":"…","token":…,"instructions":…,"trace":…}`.
@@ -47,6 +49,14 @@
 //! [ { "id": "77b0", "label": "add orders.note", "made_at": "2026-11-20T09:00:00Z" }, "4f2a91c0d1e2" ]
 //! ```
 //! **resolve**: the id, as a JSON string.
+//!
+//! **record**: one release, as in a history: its id, or an object. It must be harmless to run it again.
+//!
+//! **evidence**: an object; each field is saved by its name, a string as it is, anything else as JSON. At most as many
+//! bytes as `{bytes}` says are kept, the end of what is too long left out.
+//! ```json
+//! { "locks": "orders: AccessExclusive, pid 4711", "settings": { "lock_timeout": "2s" } }
+//! ```
 //!
 //! **prepare**: all optional. `instructions` is any JSON, up to 64 KiB; it is journalled, shown to the approver as a digest,
 //! and handed to apply as it is. `needs_approval` stops for a person. A finding that `blocks` stops the run.
@@ -90,7 +100,7 @@ mod revision;
 mod target;
 mod tool;
 
-pub use answer::{ToolAnswer, ToolPrepared, ToolState};
+pub use answer::{ToolAnswer, ToolEvidence, ToolPrepared, ToolState};
 pub use options::CommandOptions;
 pub use target::CommandTarget;
 pub use tool::{Tool, ToolOutput};

@@ -1,6 +1,6 @@
 //! Which apply is under way: so that what one left half done is known for ours.
 
-use crate::{Digest, Release, ReleaseId, Running, TargetId, atomic_file};
+use crate::{Digest, Release, ReleaseId, Running, TargetId, atomic_file, blocking::blocking};
 use serde::{Deserialize, Serialize};
 use std::{
     path::{Path, PathBuf},
@@ -44,7 +44,7 @@ impl Notes {
     pub(super) async fn put(&self, note: Note) {
         *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(note.clone());
         if let (Some(path), Ok(bytes)) = (self.path.clone(), serde_json::to_vec(&note)) {
-            let _ = atomic_file::blocking(move || atomic_file::write(&path, &bytes)).await;
+            let _ = blocking(move || atomic_file::write(&path, &bytes)).await;
         }
     }
     /// The note of the write with this key, by this or an earlier process.
@@ -54,7 +54,7 @@ impl Notes {
             return here;
         }
         let path = self.path.clone()?;
-        let bytes = atomic_file::blocking(move || atomic_file::read(&path, 1 << 16)).await.ok()??;
+        let bytes = blocking(move || atomic_file::read(&path, 1 << 16)).await.ok()??;
         serde_json::from_slice::<Note>(&bytes).ok().filter(|note| note.key == key)
     }
 }

@@ -1,6 +1,6 @@
 //! Which tool is run for what.
 
-use super::{Tool, ToolPrepared, ToolState};
+use super::{Tool, ToolEvidence, ToolPrepared, ToolState};
 use crate::{Applied, Fencing, OnUnknown, Release, ReleaseId};
 use std::{fmt, path::PathBuf};
 
@@ -14,6 +14,8 @@ pub struct CommandOptions {
     pub(super) apply_forward: Option<Tool<Applied>>,
     pub(super) prepare: Option<Tool<ToolPrepared>>,
     pub(super) resolve: Option<Tool<ReleaseId>>,
+    pub(super) record: Option<Tool<Release>>,
+    pub(super) evidence: Option<Tool<ToolEvidence>>,
     pub(super) env: Vec<(String, String)>,
     pub(super) dir: Option<PathBuf>,
     pub(super) fencing: Fencing,
@@ -32,6 +34,8 @@ impl CommandOptions {
             apply_forward: None,
             prepare: None,
             resolve: None,
+            record: None,
+            evidence: None,
             env: vec![],
             dir: None,
             fencing: Fencing::BestEffort,
@@ -70,6 +74,18 @@ impl CommandOptions {
     /// What makes an absolute release of a relative revision.
     pub fn with_resolve(mut self, tool: Tool<ReleaseId>) -> Self {
         self.resolve = Some(tool);
+        self
+    }
+    /// What makes what runs findable at each deploy (tags an image, archives a schema) and names it. Without it, what
+    /// observe and history say is recorded.
+    pub fn with_record(mut self, tool: Tool<Release>) -> Self {
+        self.record = Some(tool);
+        self
+    }
+    /// What gives logs, locks, settings to save before the first change. What looks like a secret is blanked out; it had
+    /// better not be printed.
+    pub fn with_evidence(mut self, tool: Tool<ToolEvidence>) -> Self {
+        self.evidence = Some(tool);
         self
     }
     /// One more variable in the environment of every call. Its value (of four characters or more) is hidden in all
@@ -124,6 +140,8 @@ impl fmt::Debug for CommandOptions {
             .field("apply_forward", &self.apply_forward)
             .field("prepare", &self.prepare)
             .field("resolve", &self.resolve)
+            .field("record", &self.record)
+            .field("evidence", &self.evidence)
             .field("env", &self.env.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .field("dir", &self.dir)
             .field("fencing", &self.fencing)

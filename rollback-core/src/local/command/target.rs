@@ -8,9 +8,9 @@ use super::{
     tool::{Call, Tool},
 };
 use crate::{
-    Applied, Approved, Capabilities, Change, ChangeKind, DiffLine, Digest, Error, Fencing, Identity, Kind, Look,
-    Observation, Payload, Prepared, Release, ReleaseId, Result, Running, Settled, Stored, Target, TargetId, Token,
-    Work,
+    Applied, Approved, Artifact, Bounds, Capabilities, Change, ChangeKind, DiffLine, Digest, Error, EvidenceSource,
+    Fencing, Identity, Kind, Look, Observation, Payload, Prepared, Record, Release, ReleaseId, Result, Running,
+    Settled, Stored, Target, TargetId, Token, Work, local::own::evidence::keep, redact::text_without_secrets,
 };
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -84,6 +84,8 @@ impl Stored for CommandInstructions {
 const OF_TARGET: [&str; 1] = ["target"];
 const OF_HISTORY: [&str; 2] = ["target", "limit"];
 const OF_RESOLVE: [&str; 2] = ["target", "revision"];
+const OF_RECORD: [&str; 2] = ["target", "label"];
+const OF_EVIDENCE: [&str; 5] = ["target", "run", "key", "epoch", "bytes"];
 const OF_PREPARE: [&str; 6] = ["target", "release", "from", "run", "key", "epoch"];
 const OF_APPLY: [&str; 7] = ["target", "release", "from", "run", "key", "epoch", "token"];
 
@@ -112,6 +114,8 @@ impl CommandTarget {
             tools.apply.check("apply", &OF_APPLY)?;
             options.apply_forward.as_ref().map_or(Ok(()), |tool| tool.check("apply forward", &OF_APPLY))?;
             options.prepare.as_ref().map_or(Ok(()), |tool| tool.check("prepare", &OF_PREPARE))?;
+            options.record.as_ref().map_or(Ok(()), |tool| tool.check("record", &OF_RECORD))?;
+            options.evidence.as_ref().map_or(Ok(()), |tool| tool.check("evidence", &OF_EVIDENCE))?;
             options.resolve.as_ref().map_or(Ok(()), |tool| tool.check("resolve", &OF_RESOLVE))
         };
         check().map_err(|e| e.with_target(&id))?;
@@ -364,5 +368,62 @@ impl Target for CommandTarget {
         call.stdin = Some(stdin.to_string().into_bytes());
         call.at_most = Some(work.within());
         tool.call(call).await.map_err(|e| self.mine(e))
+    }
+    fn recorder(&self) -> Option<Arc<dyn Record>> {
+        self.options.record.as_ref()?;
+        Some(Arc::new(self.clone()))
+    }
+    fn evidence(&self) -> Option<Arc<dyn EvidenceSource>> {
+        self.options.evidence.as_ref()?;
+        Some(Arc::new(self.clone()))
+    }
+}
+
+fn no_tool(verb: &str) -> Error {
+    Error::new(Kind::Unsupported, format!("run the {verb} tool"))
+        .with_message(format!("there is none: CommandOptions::with_{verb}"))
+        .without_effect()
+}
+
+#[async_trait]
+impl Record for CommandTarget {
+    async fn record(&self, label: &str) -> Result<Release> {
+        let tool = self.options.record.as_ref().ok_or_else(|| self.mine(no_tool("record")))?;
+        let mut call = self.call("record");
+        call.values.push(("label", Some(label.to_owned())));
+        // It may have had an effect: it pins what runs.
+        let mut release = tool.call(call).await.map_err(|e| self.mine(e))?;
+        revision::absolute("read what was recorded", release.id.as_str()).map_err(|e| self.mine(e))?;
+        // A tool that gave only the id was told what people call it.
+        if release.label == release.id.as_str() {
+            release.label = label.to_owned();
+        }
+        Ok(release)
+    }
+}
+
+#[async_trait]
+impl EvidenceSource for CommandTarget {
+    async fn collect(&self, bounds: Bounds, work: &Work) -> Result<Vec<Artifact>> {
+        let tool = self.options.evidence.as_ref().ok_or_else(|| self.mine(no_tool("evidence")))?;
+        let mut call = self.call("evidence");
+        call.values.extend([
+            ("run", Some(work.run().to_string())),
+            ("key", Some(work.key())),
+            ("epoch", Some(work.epoch().to_string())),
+            ("bytes", Some(bounds.bytes.to_string())),
+        ]);
+        call.at_most = Some(bounds.time);
+        let said = tool.call(call).await.map_err(|e| self.read_failed(e))?;
+        let (mut left, mut kept) = (bounds.bytes, vec![]);
+        for (name, text) in said.texts {
+            let text = super::tool::hide(&text, &self.options.env);
+            let mut clean = format!("{name}\n{}", text_without_secrets(&text));
+            if !clean.ends_with('\n') {
+                clean.push('\n');
+            }
+            keep(work, "command-evidence/1", clean.into_bytes(), &mut left, &mut kept).await?;
+        }
+        Ok(kept)
     }
 }

@@ -415,3 +415,58 @@ async fn nothing_is_interpreted_by_a_shell() {
     assert!(e.is_ok(), "{e:?}");
     assert_eq!(bed.get("at"), hostile);
 }
+
+#[tokio::test]
+async fn the_tool_records_and_without_one_what_runs_is_recorded() {
+    let bed = Bed::new();
+    let journal = crate::journal::MemoryJournal::new();
+    assert!(bed.target().recorder().is_none());
+    let entry = crate::record::record(&bed.target(), &journal, "1.0", crate::Timestamp(1)).await.unwrap();
+    assert_eq!((entry.release.id.as_str(), entry.release.label.as_str()), ("c3", "1.0"));
+    for (answer, label) in [(r#""b2""#, "1.1"), (r#"{"id":"b2","label":"from the tool","why":"w"}"#, "from the tool")] {
+        let script = format!("echo \"$1 $ROLLBACK_VERB\" > \"$DIR/recorded\"; printf '{answer}'");
+        let path = bed.path("record");
+        bed.put("record", &script);
+        let tool = Tool::run(["sh", path.as_str(), "{label}"]);
+        let target = CommandTarget::new("db:test", bed.options().with_record(tool)).unwrap();
+        let release = target.recorder().unwrap().record("1.1").await.unwrap();
+        assert_eq!((release.id.as_str(), release.label.as_str()), ("b2", label));
+        assert_eq!(bed.get("recorded"), "1.1 record\n");
+    }
+    for bad in ["echo '\"head\"'", "echo nonsense", "exit 12"] {
+        let target = CommandTarget::new("db:test", bed.options().with_record(bed.script("bad", bad))).unwrap();
+        assert!(target.recorder().unwrap().record("x").await.is_err(), "{bad}");
+    }
+    let e = CommandTarget::new("db:test", bed.options().with_record(bed.tool(&["record", "{release}"]))).unwrap_err();
+    assert!(e.message().contains("{release}"), "{e}");
+}
+
+#[tokio::test]
+async fn evidence_is_bounded_and_without_secrets() {
+    let bed = Bed::new();
+    assert!(bed.target().evidence().is_none());
+    let script =
+        r#"printf '{"locks":"orders none, secret-7\\npassword=x","settings":{"bytes":"%s"}}' "$ROLLBACK_BYTES""#;
+    let options = bed.options().with_env("PW", "secret-7").with_evidence(bed.script("evidence", script));
+    let target = CommandTarget::new("db:test", options).unwrap();
+    let shelf = std::sync::Arc::new(crate::journal::MemoryShelf::new());
+    let work = crate::Work::new("r1".into(), 1, "evidence", seconds(30), shelf);
+    let collect = async |bytes| {
+        let bounds = crate::Bounds { time: seconds(20), bytes };
+        let mut texts = vec![];
+        for kept in target.evidence().unwrap().collect(bounds, &work).await.unwrap() {
+            let text = work.open(&kept).await.unwrap().next().await.unwrap().unwrap();
+            texts.push(String::from_utf8(text).unwrap());
+        }
+        texts
+    };
+    assert_eq!(
+        collect(1000).await,
+        ["locks\norders none, [PW]\npassword= [redacted]\n", "settings\n{\n  \"bytes\": \"1000\"\n}\n"]
+    );
+    assert_eq!(collect(10).await, ["locks\norde"]);
+    let hangs = Tool::run(["sleep", "1000"]).within(Duration::from_millis(50));
+    let target = CommandTarget::new("db:test", bed.options().with_evidence(hangs)).unwrap();
+    let bounds = crate::Bounds { time: seconds(20), bytes: 10 };
+    assert_eq!(target.evidence().unwrap().collect(bounds, &work).await.unwrap_err().kind(), Kind::Unavailable);
+}

@@ -181,7 +181,8 @@ fn show_end(text: &str, env: &[(String, String)]) -> String {
     if skipped > 0 { format!("… {end:?}") } else { format!("{end:?}") }
 }
 
-fn hide(text: &str, env: &[(String, String)]) -> String {
+/// Without the values of the environment that was set.
+pub(super) fn hide(text: &str, env: &[(String, String)]) -> String {
     let mut text = text.to_owned();
     // Longest first, so that no rest of a longer one stays.
     let mut env: Vec<_> = env.iter().filter(|(_, value)| value.len() >= 4).collect();

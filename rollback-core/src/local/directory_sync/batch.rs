@@ -15,6 +15,7 @@ use rustix::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     fs::File,
     io,
     os::fd::{AsFd as _, BorrowedFd},
@@ -305,9 +306,15 @@ impl Sides<'_> {
 }
 
 /// The release is not what the manifest was made from.
-#[derive(Debug, thiserror::Error)]
-#[error("the release was edited since it was prepared")]
+#[derive(Debug)]
 struct Edited;
+
+impl fmt::Display for Edited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the release was edited since it was prepared")
+    }
+}
+impl std::error::Error for Edited {}
 
 fn act(op: &Op, acted: std::result::Result<(), Errno>) -> Result<End> {
     match acted {

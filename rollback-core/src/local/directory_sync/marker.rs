@@ -1,6 +1,6 @@
 //! Which release the live tree is, or between which two: told by a small file, so that a poll need not walk the tree.
 
-use crate::{Digest, ReleaseId, Result, Stored, Timestamp, atomic_file, local::own};
+use crate::{Digest, ReleaseId, Result, RunId, Stored, Timestamp, atomic_file, local::own};
 use serde::{Deserialize, Serialize};
 use std::{os::unix::fs::MetadataExt as _, path::Path};
 
@@ -16,6 +16,20 @@ pub(super) struct Marker {
     pub(super) at: Timestamp,
     /// The write that left it so.
     pub(super) key: Option<String>,
+    /// The tree is brought there, and the hook that tells the service has not ended well yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) restart: Option<Restart>,
+}
+
+/// What the hook is to be told, together with what stands in the marker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Restart {
+    pub(super) from: Option<ReleaseId>,
+    pub(super) run: RunId,
+    pub(super) epoch: u64,
+    /// Why to run the hook again will not help: it did not end when it was run last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) hung: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

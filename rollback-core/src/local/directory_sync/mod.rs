@@ -3,17 +3,21 @@
 //! Not here: a tree behind a link, which one rename swaps: that is [`ReleaseDir`](crate::local::ReleaseDir).
 
 mod batch;
+mod deploy;
 mod entry;
+mod evidence;
 mod listing;
 mod marker;
 mod walk;
 
 use crate::{
-    Applied, Approved, ArtifactReader, Capabilities, Change, DiffLine, Digest, Error, Extent, Fencing, Finding,
-    Identity, Kind, Look, Observation, Ours, PartState, Payload, Prepared, Record, Release, ReleaseId, Result, Running,
-    Settled, Severity, Stored, Target, TargetId, Timestamp, Token, Work,
-    atomic_file::{self, Locked, blocking},
+    Applied, Approved, ArtifactReader, Capabilities, Change, DiffLine, Digest, Error, EvidenceSource, Extent, Fencing,
+    Finding, Identity, Kind, Look, Observation, Ours, PartState, Payload, Prepared, Record, Release, ReleaseId, Result,
+    Running, Settled, Severity, Stored, Target, TargetId, Timestamp, Token, Work,
+    atomic_file::{self, Locked},
+    blocking::blocking,
     local::{
+        hook::{self, Argv, Hook, Signal, Told},
         host,
         own::{self, Recorded, Records, tree},
     },
@@ -22,7 +26,7 @@ use crate::{
 use async_trait::async_trait;
 use batch::{Outcome, Sides};
 use entry::{Do, MANIFEST, Op, What};
-use marker::{Going, Marker, MarkerSeen, Progress};
+use marker::{Going, Marker, MarkerSeen, Progress, Restart};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -58,8 +62,9 @@ const COMPARED: usize = 10;
 /// Memory does not grow with the number of files.
 ///
 /// - What is compared: kind, size, time of the last change, mode, the targets of links; owners if run as root. With
-///   [`with_checksums`](DirectorySync::with_checksums) contents too. Not: times of directories, extended attributes,
-///   access lists, hard links among files.
+///   [`with_checksums`](DirectorySync::with_checksums) contents too: needed where a build gives all files the same time
+///   (`SOURCE_DATE_EPOCH`), or two files of one size that were written in the same moment would be taken for one. Not:
+///   times of directories, extended attributes, access lists, hard links among files.
 /// - What somebody else changed since the comparison is not overwritten; it is counted as a reason why the write is
 ///   partial. The look is taken right before each entry, so only a change in that very moment is lost.
 /// - Links are never followed, below the live root and below the release's. Sockets, pipes and devices are left alone.
@@ -67,6 +72,12 @@ const COMPARED: usize = 10;
 ///   [elsewhere](DirectorySync::with_state_dir)); a full look also compares the trees. What the service itself writes
 ///   into the tree must be [excluded](DirectorySync::excluding), or it counts as somebody's edit.
 /// - The write holds a lock in that directory; the token is the marker.
+/// - When the tree is brought there, a hook may tell the service ([`restart_with`](DirectorySync::restart_with)): it runs
+///   at least once, each time with the same key, also when a crash comes in between; it gets `ROLLBACK_KEY`,
+///   `ROLLBACK_RUN`, `ROLLBACK_EPOCH`, `ROLLBACK_RELEASE` and `ROLLBACK_ROOT` in its environment and starts in the tree.
+///   Until it has ended well the release does not count as running.
+/// - Evidence is the marker, the releases, what differs from the release that is marked, and the ends of logs
+///   ([`with_logs`](DirectorySync::with_logs)).
 ///
 /// ```no_run
 /// use rollback_core::local::DirectorySync;
@@ -85,6 +96,9 @@ pub struct DirectorySync {
     owners: bool,
     threads: usize,
     edited: Severity,
+    hook: Hook,
+    restart_within: Duration,
+    logs: Vec<PathBuf>,
 }
 
 impl DirectorySync {
@@ -130,6 +144,9 @@ impl DirectorySync {
             owners: rustix::process::geteuid().is_root(),
             threads: 4,
             edited: Severity::Warning,
+            hook: Hook::None,
+            restart_within: seconds(30),
+            logs: vec![],
         })
     }
     /// Contents are read and compared, not only sizes and times: slow, and sure. Default: no.
@@ -165,6 +182,28 @@ impl DirectorySync {
     /// A release that was edited since it was recorded is not gone back to. By default it is, with a warning.
     pub fn refuse_edited(mut self) -> Self {
         self.edited = Severity::Blocks;
+        self
+    }
+    /// The command that tells the service that its files were changed: a program and its arguments, no shell. Success is
+    /// exit code 0. It may leave processes running.
+    pub fn restart_with<S: Into<String>>(mut self, argv: impl IntoIterator<Item = S>) -> Self {
+        self.hook = Hook::Command(Argv(argv.into_iter().map(Into::into).collect()));
+        self
+    }
+    /// A signal instead of a command, to the process whose id stands in this file.
+    pub fn signal_with(mut self, signal: Signal, pid_file: impl Into<PathBuf>) -> Self {
+        self.hook = Hook::Signal(signal, pid_file.into());
+        self
+    }
+    /// How long the command may take; then it is killed, with all that it started. Default: 30 s. Keep it well below the
+    /// time of a step, at whose end the call is dropped, and the command killed too.
+    pub fn restart_within(mut self, within: Duration) -> Self {
+        self.restart_within = within;
+        self
+    }
+    /// Log files whose ends are saved as evidence, what looks like a secret blanked out.
+    pub fn with_logs<P: Into<PathBuf>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
+        self.logs = paths.into_iter().map(Into::into).collect();
         self
     }
 
@@ -260,15 +299,26 @@ impl DirectorySync {
             .map_err(|e| Error::from_io(format!("look at {}", self.live.display()), e).without_effect())?;
         let identity = Identity::new(host::scope(), format!("{}:{}", meta.dev(), meta.ino()));
         let (marker, seen) = Marker::load(&self.own)?;
-        let running = self.running(&marker, look.quick)?;
-        let settled = match &marker.going {
-            Some(going) => Settled::NotYet { why: format!("the tree is half copied to {}", going.to) },
-            None => Settled::Yes,
+        let untold = marker.restart.as_ref().filter(|_| !self.hook.is_none());
+        let running = match (self.running(&marker, look.quick)?, untold) {
+            (Running::Release(to), Some(restart)) if marker.release.as_ref() == Some(&to) => {
+                let from = restart.from.clone().unwrap_or_else(|| to.clone());
+                Running::Between { from, to, state: "the restart hook has not ended well yet".into() }
+            }
+            (running, _) => running,
+        };
+        let settled = match (&marker.going, untold) {
+            (Some(going), _) => Settled::NotYet { why: format!("the tree is half copied to {}", going.to) },
+            (None, Some(Restart { hung: Some(why), .. })) => Settled::Never { why: why.clone() },
+            (None, Some(_)) => {
+                Settled::NotYet { why: "the tree is copied, the restart hook has not ended well yet".into() }
+            }
+            (None, None) => Settled::Yes,
         };
         let ours = match &look.mark {
             None => Ours::NotAsked,
             Some(mark) if marker.key.as_ref() != Some(&mark.key) => Ours::CannotTell,
-            Some(_) if marker.going.is_some() => Ours::Current,
+            Some(_) if marker.going.is_some() || untold.is_some() => Ours::Current,
             Some(_) => Ours::Complete,
         };
         let wanted = marker.going.as_ref().map(|going| going.to.clone()).or_else(|| marker.release.clone());
@@ -334,6 +384,31 @@ impl DirectorySync {
             let acted = act(&sides);
             drop(lock);
             acted
+        })
+        .await
+    }
+
+    /// Runs the hook and notes that it ended well. The lock is held meanwhile, so that no two hooks run at once.
+    async fn restart(&self, lock: Arc<Locked>, mut marker: Marker) -> Result<()> {
+        let (Some(restart), Some(to)) = (marker.restart.clone(), marker.release.clone()) else { return Ok(()) };
+        let key = marker.key.clone().unwrap_or_default();
+        let told = Told { root: &self.live, key: &key, run: &restart.run, epoch: restart.epoch, to: &to };
+        let ran = self.hook.run(told, self.restart_within).await;
+        let own = self.own.clone();
+        if let Err(e) = ran {
+            if hook::hung(&e) {
+                marker.restart = Some(Restart { hung: Some(e.message().to_owned()), ..restart });
+                // Not noted down, it is run again until the time is over, nothing worse.
+                let _ = blocking(move || marker.save(&own)).await;
+            }
+            drop(lock);
+            return Err(e);
+        }
+        blocking(move || {
+            let saved = Marker { restart: None, at: Timestamp::now(), ..marker }.save(&own);
+            drop(lock);
+            // The hook has run: that it could not be noted down makes it run again, nothing worse.
+            saved.map_err(|e| Error::new(e.kind(), "note that the service was restarted").with_source(e))
         })
         .await
     }
@@ -421,7 +496,7 @@ impl Target for DirectorySync {
         &self.id
     }
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new(Fencing::Token)
+        Capabilities::new(Fencing::Token).keeping_trace()
     }
     async fn observe(&self, look: Look) -> Result<Observation> {
         let this = self.clone();
@@ -463,19 +538,20 @@ impl Target for DirectorySync {
             let text = format!("{} sockets, pipes or devices are left alone", tally.special);
             prepared = prepared.with_finding(Finding::new(Severity::Note, "special", text));
         }
-        Ok(edited.into_iter().fold(prepared, Prepared::with_finding))
+        Ok(edited.into_iter().chain(self.hook.finding()).fold(prepared, Prepared::with_finding))
     }
     async fn apply(&self, approved: &Approved, token: Token, work: &Work) -> Result<Applied> {
         let wanted = approved.change.only_release()?.clone();
         let plan: SyncPlan = approved.read()?;
         let expected: MarkerSeen = token.read()?;
         let lock = self.lock().await.map_err(|e| e.with_target(&self.id))?;
+        let began = tokio::time::Instant::now();
         let (this, key, epoch, trace) = (self.clone(), work.key(), work.epoch(), work.trace().cloned());
-        let to = wanted.clone();
+        let (to, nothing) = (wanted.clone(), plan.of == 0);
         // The lock goes along: dropped, this call must not leave a write behind that nothing guards.
         let begun = blocking(move || {
             own::release(&this.releases, &to)?;
-            let (marker, seen) = Marker::load(&this.own)?;
+            let (was, seen) = Marker::load(&this.own)?;
             if seen != expected {
                 let message = "the marker was changed since it was looked at: somebody else brings a release here";
                 return Err(Error::new(Kind::Conflict, "begin to copy").with_message(message).without_effect());
@@ -483,27 +559,43 @@ impl Target for DirectorySync {
             if let Some(trace) = &trace {
                 own::save_trace(&this.own, trace)?;
             }
+            let there = nothing && was.going.is_none() && was.restart.is_none() && was.release.as_ref() == Some(&to);
+            let from = was.restart.as_ref().and_then(|restart| restart.from.clone()).or(was.release.clone());
             let going = Some(Going { to, epoch });
-            let marker = Marker { going, key: Some(key), at: Timestamp::now(), ..marker };
+            let marker = Marker { going, key: Some(key), at: Timestamp::now(), restart: None, ..was };
             marker.save(&this.own)?;
-            Ok((lock, marker))
+            Ok((lock, marker, from, there))
         });
-        let (lock, marker) = begun.await.map_err(|e| e.with_target(&self.id))?;
+        let (lock, marker, from, there) = begun.await.map_err(|e| e.with_target(&self.id))?;
         let lock = Arc::new(lock);
         let extent = self.carry_out(approved, &plan, &lock, work).await.map_err(|e| e.with_target(&self.id))?;
-        if extent == Extent::Done {
-            let this = self.clone();
-            blocking(move || {
-                let marker = Marker { release: Some(wanted), going: None, at: Timestamp::now(), ..marker };
-                marker.save(&this.own)?;
-                let removed = Progress::remove(&this.own);
-                drop(lock);
-                removed
-            })
-            .await
-            .map_err(|e| e.with_target(&self.id))?;
+        if extent != Extent::Done {
+            return Ok(Applied::new(extent));
         }
-        Ok(Applied::new(extent))
+        let untold = !there && !self.hook.is_none();
+        let restart = Restart { from, run: work.run().clone(), epoch, hung: None };
+        let this = self.clone();
+        let copied = blocking(move || {
+            let restart = untold.then_some(restart);
+            let marker = Marker { release: Some(wanted), going: None, restart, at: Timestamp::now(), ..marker };
+            marker.save(&this.own)?;
+            Progress::remove(&this.own)?;
+            Ok((lock, marker))
+        });
+        let (lock, marker) = copied.await.map_err(|e| e.with_target(&self.id))?;
+        if untold {
+            let (taken, needs) = (began.elapsed(), self.restart_within);
+            if taken + needs > work.within() && needs < work.within() / 2 {
+                // The next attempt has nothing to copy, and time enough not to be cut off in the middle of the hook.
+                let reasons = BTreeMap::from([("no time left for the restart hook".into(), 1)]);
+                return Ok(Applied::new(Extent::Partial { done: plan.of, of: plan.of, reasons }));
+            }
+            self.restart(lock, marker).await.map_err(|e| e.with_target(&self.id))?;
+        }
+        Ok(Applied::done())
+    }
+    fn evidence(&self) -> Option<Arc<dyn EvidenceSource>> {
+        Some(Arc::new(evidence::Saved(self.clone())))
     }
     fn recorder(&self) -> Option<Arc<dyn Record>> {
         Some(Arc::new(self.clone()))
@@ -539,10 +631,7 @@ impl Record for DirectorySync {
                 .ok_or_else(|| Error::new(Kind::Unexpected, "digest the release").without_effect())?;
             let recorded = Recorded { id: id.clone(), label, digest, at: Timestamp::now() };
             let release = recorded.release();
-            let mut records = Records::load(&this.own)?;
-            records.record(recorded, false);
-            records.prune(|id| this.releases.join(id.as_str()).is_dir());
-            records.save(&this.own)?;
+            this.save_record(recorded, false)?;
             if marker.release.as_ref() != Some(&id) {
                 Marker { release: Some(id), at: Timestamp::now(), ..marker }.save(&this.own)?;
             }

@@ -424,3 +424,170 @@ async fn dropped_in_the_middle_it_is_resumed_and_the_trace_stays() {
     assert_eq!(target.apply(&prepared.approved, half.token, &work).await.unwrap().extent, Extent::Done);
     assert_eq!(place.tree("live"), place.tree("releases/1"));
 }
+
+/// A hook that notes what it was told in the file `log`, then does this.
+fn hooked(place: &Place, then: &str) -> DirectorySync {
+    let log = place.path("log").display().to_string();
+    let script = format!("echo \"$ROLLBACK_KEY $ROLLBACK_RELEASE $ROLLBACK_ROOT $PWD\" >> {log}; {then}");
+    place.open().restart_with(["sh", "-c", script.as_str()])
+}
+fn told(place: &Place) -> Vec<String> {
+    let live = place.path("live").canonicalize().unwrap();
+    let at = format!(" {0} {0}", live.display());
+    let log = fs::read_to_string(place.path("log")).unwrap_or_default();
+    log.lines().map(|line| line.strip_suffix(&at).unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn the_first_deploy_can_be_rolled_back() {
+    let place = Place::new();
+    // As it was copied by hand, before anybody deployed with this.
+    place.bring(&place.open(), "1").await;
+    fs::remove_dir_all(place.path("live/.rollback")).unwrap();
+    let target = hooked(&place, "true");
+    let deployed = target.deploy("2").await.unwrap();
+    assert_eq!((deployed.id.as_str(), deployed.artifacts.len()), ("2", 1));
+    assert_eq!(place.tree("live"), place.tree("releases/2"));
+    let history = target.history(10).await.unwrap();
+    assert_eq!(history.iter().map(|r| (r.id.as_str(), r.artifacts.len())).collect::<Vec<_>>(), [("2", 1), ("1", 1)]);
+    assert_eq!(told(&place).len(), 1);
+    assert!(told(&place)[0].starts_with("deploy/2/") && told(&place)[0].ends_with(" 2"));
+    // Nothing of the manifest is left behind.
+    let own = fs::read_dir(place.path("live/.rollback")).unwrap().map(|e| e.unwrap().file_name());
+    assert!(own.into_iter().all(|name| !name.to_str().unwrap().starts_with("manifest")));
+
+    let trace = Trace { run: "run".into(), left: "2".into(), reached: "1".into(), at: Timestamp(1) };
+    let work = place.work("back").with_trace(Some(trace.clone()));
+    let prepared = target.prepare(&onto("1"), &work).await.unwrap();
+    target.apply(&prepared.approved, look(&target).await.token, &work).await.unwrap();
+    assert_eq!(place.tree("live"), place.tree("releases/1"));
+    assert_eq!((told(&place).len(), look(&target).await.trace), (2, Some(trace)));
+    assert_eq!(told(&place)[1], format!("{} 1", work.key()));
+    // The same again has nothing to do, and tells nobody.
+    let prepared = target.prepare(&onto("1"), &work).await.unwrap();
+    target.apply(&prepared.approved, look(&target).await.token, &work).await.unwrap();
+    assert_eq!(told(&place).len(), 2);
+    target.deploy("2").await.unwrap();
+    assert_eq!(look(&target).await.trace, None);
+}
+
+#[tokio::test]
+async fn a_tree_that_nobody_could_go_back_to_is_not_written_over() {
+    let place = Place::new();
+    let target = place.open();
+    place.put("live/precious", "of nobody's release");
+    let e = target.deploy("1").await.unwrap_err();
+    assert_eq!((e.kind(), e.effect()), (Kind::Conflict, Effect::None));
+    assert!(e.message().contains("cp -a"), "{e}");
+    assert_eq!(place.tree("live").len(), 1);
+    assert_eq!(target.deploy("no-such").await.unwrap_err().kind(), Kind::NotFound);
+    // Empty but for what is left alone, it is the first deploy of all.
+    place.open().excluding(["precious"]).deploy("1").await.unwrap();
+    assert_eq!(fs::read_to_string(place.path("live/precious")).unwrap(), "of nobody's release");
+}
+
+#[tokio::test]
+async fn a_hook_that_fails_is_run_again_with_the_same_key() {
+    let place = Place::new();
+    place.open().deploy("2").await.unwrap();
+    let marker = place.path("fixed").display().to_string();
+    let target = hooked(&place, &format!("test -e {marker} || {{ echo no database >&2; exit 3; }}"));
+    let work = place.work("back");
+    let prepared = target.prepare(&onto("1"), &work).await.unwrap();
+    let e = target.apply(&prepared.approved, look(&target).await.token, &work).await.unwrap_err();
+    assert!(e.to_string().contains("no database"), "{e}");
+    assert_eq!(e.effect(), Effect::Unknown);
+    for seen in
+        [look(&target).await, target.observe(Look::quick().with_mark(Some(Mark::new(work.key())))).await.unwrap()]
+    {
+        assert_eq!(all(&seen).running.to_string(), "between 2 and 1 (the restart hook has not ended well yet)");
+        assert!(matches!(&all(&seen).settled, Settled::NotYet { .. }));
+        assert!(matches!(seen.ours, Ours::Current | Ours::NotAsked));
+    }
+    fs::write(&marker, "").unwrap();
+    let again = target.apply(&prepared.approved, look(&target).await.token, &work).await.unwrap();
+    assert_eq!(again.extent, Extent::Done);
+    assert_eq!(told(&place), vec![format!("{} 1", work.key()); 2]);
+    assert!(all(&look(&target).await).runs(&"1".into()));
+    // A deploy says it too; it is recorded all the same, and the same call goes on.
+    fs::remove_file(&marker).unwrap();
+    assert!(target.deploy("2").await.is_err());
+    assert_eq!(target.history(1).await.unwrap()[0].id, "2");
+    fs::write(&marker, "").unwrap();
+    target.deploy("2").await.unwrap();
+    assert!(all(&look(&target).await).runs(&"2".into()));
+}
+
+#[tokio::test]
+async fn a_hook_that_hangs_is_killed_and_said_not_to_settle() {
+    let place = Place::new();
+    place.open().deploy("2").await.unwrap();
+    let target = hooked(&place, "exec sleep 1000").restart_within(Duration::from_millis(300));
+    let work = place.work("back");
+    let prepared = target.prepare(&onto("1"), &work).await.unwrap();
+    let e = target.apply(&prepared.approved, look(&target).await.token, &work).await.unwrap_err();
+    assert!(!e.is_transient() && e.to_string().contains("did not end within 300ms and was killed"), "{e}");
+    assert!(
+        matches!(&all(&look(&target).await).settled, Settled::Never { why } if why.contains("find out why it hangs"))
+    );
+    // Without the hook it is as it is.
+    assert!(all(&look(&place.open()).await).runs(&"1".into()));
+    assert!(target.prepare(&onto("2"), &work).await.unwrap().findings.iter().all(|f| f.code != "hook"));
+    let none = place.open().restart_with(["/no/such/hook"]).prepare(&onto("2"), &work).await.unwrap();
+    assert!(none.findings.iter().any(|f| f.severity == Severity::Blocks && f.code == "hook"));
+}
+
+#[tokio::test]
+async fn evidence_is_what_a_rollback_writes_over() {
+    let place = Place::new();
+    place.put("app.log", &"x\n".repeat(10_000));
+    let target = place.open().with_logs([place.path("app.log")]);
+    target.deploy("2").await.unwrap();
+    place.put("live/d0/e0/f0", "edited by hand");
+    let work = place.work("evidence");
+    let bounds = crate::Bounds { time: seconds(20), bytes: 4000 };
+    let kept = target.evidence().unwrap().collect(bounds, &work).await.unwrap();
+    assert_eq!(kept.len(), 3);
+    assert!(kept.iter().map(|a| a.bytes).sum::<u64>() <= 4000);
+    let mut texts = vec![];
+    for artifact in &kept {
+        let text = work.open(artifact).await.unwrap().next().await.unwrap().unwrap();
+        texts.push(String::from_utf8(text).unwrap());
+    }
+    assert!(texts[0].contains("releases/1") && texts[0].contains(r#"release: Some("2")"#), "{}", texts[0]);
+    assert_eq!(texts[1], "what it takes to be 2\nCopy d0/e0/f0\n");
+    assert!(texts[2].ends_with("x\nx\n"), "{}", texts[2]);
+}
+
+fn rollback(target: DirectorySync) -> crate::Rollback {
+    crate::Rollback::of(target)
+        .because("500s since 2")
+        .to(crate::Choose::verified().or_previous())
+        .policy(crate::Policy::default().with_poll(Duration::from_millis(20)))
+}
+
+#[tokio::test]
+async fn the_first_night_it_goes_back_to_what_the_deploy_recorded() {
+    let place = Place::new();
+    for id in ["1", "2"] {
+        place.open().deploy(id).await.unwrap();
+    }
+    let report = rollback(hooked(&place, "true")).run().await.unwrap();
+    assert_eq!(report.outcome(), &crate::Outcome::Recovered, "{report}");
+    assert_eq!(place.tree("live"), place.tree("releases/1"));
+    assert_eq!(told(&place).len(), 1);
+}
+
+#[tokio::test]
+async fn a_run_whose_hook_hangs_ends_early_and_says_why() {
+    let place = Place::new();
+    for id in ["1", "2"] {
+        place.open().deploy(id).await.unwrap();
+    }
+    let began = std::time::Instant::now();
+    let target = hooked(&place, "exec sleep 1000").restart_within(Duration::from_millis(300));
+    let report = rollback(target).run().await.unwrap();
+    assert!(!report.outcome().is_good() && report.to_string().contains("did not end within 300ms"), "{report}");
+    // It might take half an hour.
+    assert!(began.elapsed() < minutes(1), "{report}");
+}

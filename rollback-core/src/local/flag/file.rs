@@ -1,7 +1,7 @@
 //! Flags in one JSON file.
 
 use super::{FlagRule, FlagState, FlagStore, FlagWrite};
-use crate::{Error, Kind, Result, Timestamp, atomic_file, seconds};
+use crate::{Error, Kind, Result, Timestamp, atomic_file, blocking::blocking, seconds};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -111,7 +111,7 @@ impl FileFlagStore {
     ) -> Result<FlagState> {
         let (path, keep, flag) = (self.path.clone(), self.keep, flag.to_owned());
         let locked = atomic_file::lock(&path, LOCK_WITHIN).await?;
-        atomic_file::blocking(move || {
+        blocking(move || {
             // Held to the end of the write, even if the future is dropped meanwhile.
             let _locked = locked;
             let mut all = load(&path)?;
@@ -132,7 +132,7 @@ impl FileFlagStore {
     }
     async fn states(&self, flag: &str) -> Result<Vec<FlagState>> {
         let (path, flag) = (self.path.clone(), flag.to_owned());
-        atomic_file::blocking(move || {
+        blocking(move || {
             let mut all = load(&path)?;
             match all.flags.remove(&flag) {
                 Some(states) if !states.is_empty() => Ok(states),

@@ -2,13 +2,18 @@
 
 use super::{FlagReader, FlagRule, FlagState, FlagStore, FlagWrite, SeenFlag};
 use crate::{
-    Applied, Approved, Capabilities, Change, DiffLine, Error, Extent, Fencing, Finding, Identity, Kind, Look, Mark,
-    Observation, Ours, PartState, Payload, Prepared, Release, Result, Running, Settled, Severity, Stored, Target,
-    TargetId, Token, Work, seconds,
+    Applied, Approved, Artifact, Bounds, Capabilities, Change, DiffLine, Error, EvidenceSource, Extent, Fencing,
+    Finding, Identity, Kind, Look, Mark, Observation, Ours, PartState, Payload, Prepared, Record, Release, Result,
+    Running, Settled, Severity, Stored, Target, TargetId, Timestamp, Token, Work, local::own::evidence::keep, seconds,
 };
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Write as _},
+    sync::Arc,
+    time::Duration,
+};
 
 /// How far back a rule, a version or a write of ours is looked for.
 const FAR: usize = 1000;
@@ -291,6 +296,49 @@ impl Target for FlagTarget {
         let extent = if self.reader.is_some() { Extent::Submitted } else { Extent::Done };
         Ok(Applied::new(extent).with_handle(Payload::of(&FlagHandle { version: state.version })?))
     }
+    fn recorder(&self) -> Option<Arc<dyn Record>> {
+        Some(Arc::new(self.clone()))
+    }
+    fn evidence(&self) -> Option<Arc<dyn EvidenceSource>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Record for FlagTarget {
+    /// The rule that the flag has, under this label, with who wrote it and when; the store keeps it. Refused while the
+    /// service does not see it yet.
+    async fn record(&self, label: &str) -> Result<Release> {
+        let now = self.store.read(&self.flag).await.map_err(|e| self.mine(e))?;
+        if let (_, Settled::NotYet { why } | Settled::Never { why }) = self.running(&now).await? {
+            let message = format!("{why}: record it when the deploy is over");
+            return Err(self.failed(Kind::Conflict, "record what the flag says").with_message(message));
+        }
+        Ok(release(&now).with_label(label))
+    }
+}
+
+#[async_trait]
+impl EvidenceSource for FlagTarget {
+    /// Who set the flag to what, newest first, and what the service sees.
+    async fn collect(&self, bounds: Bounds, work: &Work) -> Result<Vec<Artifact>> {
+        let states = self.store.history(&self.flag, SHOWN).await.map_err(|e| self.mine(e))?;
+        let mut text = format!("{} at {}\n", self.id, Timestamp::now());
+        if let (Some(_), Some(now)) = (&self.reader, states.first()) {
+            let _ = match self.running(now).await {
+                Ok((running, settled)) => writeln!(text, "the service sees {running}, {settled:?}"),
+                Err(e) => writeln!(text, "{e}"),
+            };
+        }
+        for state in &states {
+            let at = state.at.map(|at| at.to_string()).unwrap_or_default();
+            let _ = write!(text, "version {} {at}: {}", state.version, state.rule);
+            let _ = writeln!(text, ", by {:?}, {:?}, trace {:?}", state.by, state.why, state.trace);
+        }
+        let (mut left, mut kept) = (bounds.bytes, vec![]);
+        keep(work, "flag-history/1", text.into_bytes(), &mut left, &mut kept).await?;
+        Ok(kept)
+    }
 }
 
 fn diff(from: &FlagRule, to: &FlagRule) -> Vec<DiffLine> {
@@ -507,6 +555,47 @@ mod tests {
             let (seen, settled) = running(&target).await;
             assert_eq!(seen, Running::Release(rule.release_id()));
             assert!(matches!(settled, Settled::NotYet { .. }), "{settled:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_deploy_is_recorded_once_the_service_sees_it() {
+        let (_dir, store) = flags().await;
+        store.set("f", some(5), "ann", "deploy 17").await.unwrap();
+        let sees = Arc::new(Mutex::new(some(5)));
+        let says = sees.clone();
+        let target = FlagTarget::new(store.clone(), "f").read_back(move |_| {
+            let rule = says.lock().unwrap().clone();
+            async move { Ok(SeenFlag::Rule(rule)) }
+        });
+        let journal = crate::journal::MemoryJournal::new();
+        let entry = crate::record::record(&target, &journal, "1.0", Timestamp(1)).await.unwrap();
+        assert_eq!((&entry.release.id, entry.release.label.as_str()), (&some(5).release_id(), "1.0"));
+        assert_eq!(entry.release.why.as_deref(), Some("deploy 17"));
+        store.set("f", some(50), "ann", "deploy 18").await.unwrap();
+        let e = target.recorder().unwrap().record("1.1").await.unwrap_err();
+        assert_eq!(e.kind(), Kind::Conflict);
+        *sees.lock().unwrap() = some(50);
+        assert_eq!(target.recorder().unwrap().record("1.1").await.unwrap().id, some(50).release_id());
+    }
+
+    #[tokio::test]
+    async fn evidence_is_who_set_it_to_what_and_what_is_seen() {
+        let (_dir, store) = flags().await;
+        store.set("f", some(5), "ann", "deploy 17").await.unwrap();
+        store.set("f", some(50), "ben", "deploy 18").await.unwrap();
+        let target = FlagTarget::new(store, "f").read_back(|_| async { Ok(SeenFlag::Rule(some(5))) });
+        let shelf = Arc::new(crate::journal::MemoryShelf::new());
+        let work = Work::new("r".into(), 1, "evidence", seconds(5), shelf);
+        for (bytes, all) in [(10_000, true), (20, false)] {
+            let bounds = Bounds { time: seconds(5), bytes };
+            let kept = target.evidence().unwrap().collect(bounds, &work).await.unwrap();
+            let text = work.open(&kept[0]).await.unwrap().next().await.unwrap().unwrap();
+            let text = String::from_utf8_lossy(&text);
+            assert_eq!((kept.len(), text.len() as u64 <= bytes), (1, true));
+            let order = text.find("deploy 18").zip(text.find("deploy 17")).is_some_and(|(new, old)| new < old);
+            let seen = text.contains(&format!("the service sees {}", some(5).release_id()));
+            assert_eq!((order, seen), (all, all), "{text}");
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Not here: the journal, which knows far more and may lie elsewhere.
 
+pub(super) mod evidence;
 mod records;
 pub(super) mod tree;
 

@@ -4,25 +4,26 @@
 //! [`DirectorySync`](crate::local).
 
 mod evidence;
-mod hook;
 mod layout;
 mod running;
 mod state;
 
-pub use hook::Signal;
 pub use running::RunningSource;
 
 use crate::{
     Applied, Approved, Capabilities, Change, DiffLine, Error, EvidenceSource, Extent, Fencing, Finding, Kind, Look,
     Observation, Ours, PartState, Prepared, Record, Release, ReleaseId, Result, RunId, Running, Settled, Severity,
     Target, TargetId, Timestamp, Token, Trace, Work,
-    atomic_file::{self, Locked, blocking},
-    local::own::{self, Recorded, Records, tree},
+    atomic_file::{self, Locked},
+    blocking::blocking,
+    local::{
+        hook::{self, Argv, Hook, Signal, Told},
+        own::{self, Recorded, Records, tree},
+    },
     seconds,
 };
 use async_trait::async_trait;
 use evidence::Saved;
-use hook::{Argv, Hook};
 use layout::{Layout, LinkSeen, Points, Read};
 use state::Swap;
 use std::{
@@ -33,6 +34,8 @@ use std::{
 
 /// How long another process that swaps here is waited for.
 const LOCK_WITHIN: Duration = seconds(5);
+/// How often a hook that fails is run for one change.
+const HOOK_TRIES: u32 = 5;
 /// How much of two releases is compared for the diff.
 const COMPARED: (u64, u64) = (10_000, 64 << 20);
 
@@ -43,7 +46,8 @@ const COMPARED: (u64, u64) = (10_000, 64 << 20);
 /// - **The swap happens once.** It is compared with the read that was judged, under a lock in `<root>/.rollback` that every
 ///   user of this type takes, [`deploy`](ReleaseDir::deploy) too; a tool that swaps without that lock can slip into the
 ///   moment between comparing and renaming. A swap away and back is noticed.
-/// - **The hook runs at least once**, each time with the same key: a crash in its middle, or a failure, makes it run again.
+/// - **The hook runs at least once**, each time with the same key: a crash in its middle, or a failure, makes it run again,
+///   ever later; the fifth failure is the last, and the run is stuck.
 ///   It gets `ROLLBACK_KEY`, `ROLLBACK_RUN`, `ROLLBACK_EPOCH`, `ROLLBACK_RELEASE` and `ROLLBACK_ROOT` in its environment
 ///   and starts in the root. What hangs is killed, with all it started, at the limit.
 /// - **What runs is asked of the process** if [`running_from`](ReleaseDir::running_from) says how. Without it nobody knows
@@ -107,8 +111,8 @@ impl ReleaseDir {
         self.hook = Hook::Signal(signal, pid_file.into());
         self
     }
-    /// How long the command may take. Default: 30 s. Keep it below the policy's `reply_within`, at whose end the call is
-    /// dropped, and the command killed too.
+    /// How long the command may take. Default: 30 s. One that takes longer is killed, and the run is stuck: to run it again
+    /// would not help.
     pub fn within(mut self, within: Duration) -> Self {
         self.within = within;
         self
@@ -167,6 +171,8 @@ impl ReleaseDir {
                 inode: 0,
                 done: false,
                 at: recorded.at,
+                hung: None,
+                failed: 0,
             };
             let swap = point(&layout, swap)?;
             let release = record(&layout, recorded, true)?;
@@ -185,8 +191,21 @@ impl ReleaseDir {
 
     /// Runs the hook and notes that it ended well. The lock is held meanwhile, so that no two hooks run at once.
     async fn restart(&self, lock: Locked, mut swap: Swap) -> Result<()> {
-        self.hook.run(&self.layout, &swap, self.within).await.map_err(|e| e.with_target(&self.id))?;
+        let told = Told { root: self.layout.root(), key: &swap.key, run: &swap.run, epoch: swap.epoch, to: &swap.to };
+        let ran = self.hook.run(told, self.within).await;
         let layout = self.layout.clone();
+        if let Err(e) = ran {
+            swap.failed += 1;
+            if hook::hung(&e) {
+                swap.hung = Some(e.message().to_owned());
+            } else if swap.failed >= HOOK_TRIES {
+                swap.hung = Some(format!("{}, {} times now", e.message(), swap.failed));
+            }
+            // Not noted down, it is run again until the time is over, nothing worse.
+            let _ = blocking(move || swap.save(&layout)).await;
+            drop(lock);
+            return Err(e.with_target(&self.id));
+        }
         blocking(move || {
             swap.done = true;
             let saved = swap.save(&layout);
@@ -211,7 +230,7 @@ impl Target for ReleaseDir {
         &self.id
     }
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new(Fencing::Token)
+        Capabilities::new(Fencing::Token).keeping_trace()
     }
     async fn observe(&self, look: Look) -> Result<Observation> {
         let layout = self.layout.clone();
@@ -354,6 +373,8 @@ fn observation(read: Read, answer: Option<Result<Running>>, hook: bool, look: &L
     let runs_it = matches!((&running, &wanted), (Running::Release(runs), Some(wanted)) if runs == wanted);
     let settled = if read.gone {
         Settled::Never { why: "the release that current links to is gone from releases/".into() }
+    } else if let Some(why) = pending.and_then(|swap| swap.hung.clone()) {
+        Settled::Never { why }
     } else if pending.is_some() {
         Settled::NotYet { why: "the link is swapped, the restart hook has not ended well yet".into() }
     } else if let Some(why) = unasked {
@@ -425,6 +446,8 @@ fn swap(layout: &Layout, ask: &Asked) -> Result<Option<Swap>> {
         inode: read.link.seen.inode,
         done: false,
         at: Timestamp::now(),
+        hung: None,
+        failed: pending.filter(|swap| swap.key == ask.key).map_or(0, |swap| swap.failed),
     };
     if there {
         // A crash came between the swap and the end of the hook, or the process never took it up.

@@ -1,7 +1,7 @@
 //! What runs, asked of the process and not of the link.
 
 use super::layout::Layout;
-use crate::{Error, Kind, ReleaseId, Result, Running, process::Process, seconds};
+use crate::{Error, Kind, ReleaseId, Result, Running, local::hook::read_pid, process::Process, seconds};
 use std::{
     fmt,
     future::Future,
@@ -131,20 +131,6 @@ impl fmt::Debug for RunningSource {
 
 fn release(answer: Option<ReleaseId>) -> Running {
     answer.map_or(Running::Nothing, Running::Release)
-}
-
-/// The number in a pid file; `None` if there is no such file.
-pub(super) fn read_pid(file: &Path) -> Result<Option<rustix::process::Pid>> {
-    let operation = || format!("read the pid in {}", file.display());
-    let Some(bytes) = crate::atomic_file::read(file, 64)? else { return Ok(None) };
-    let text = String::from_utf8_lossy(&bytes);
-    match text.trim().parse().ok().filter(|n| *n > 1).and_then(rustix::process::Pid::from_raw) {
-        Some(pid) => Ok(Some(pid)),
-        None => {
-            let message = "it holds no process id: see who writes it";
-            Err(Error::new(Kind::Invalid, operation()).with_message(message).without_effect())
-        }
-    }
 }
 
 fn pid_cwd(file: &Path, layout: &Layout) -> Result<Running> {

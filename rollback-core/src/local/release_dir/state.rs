@@ -18,6 +18,12 @@ pub(super) struct Swap {
     /// The link is swapped, and the hook, if there is one, has ended well.
     pub(super) done: bool,
     pub(super) at: Timestamp,
+    /// Why to run the hook again will not help: it did not end when it was run last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) hung: Option<String>,
+    /// How often the hook has failed.
+    #[serde(default)]
+    pub(super) failed: u32,
 }
 
 impl Stored for Swap {

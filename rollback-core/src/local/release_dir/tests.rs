@@ -158,16 +158,51 @@ async fn a_failing_hook_has_an_unknown_effect_and_runs_again() {
 }
 
 #[tokio::test]
+async fn a_hook_that_goes_on_failing_is_not_run_for_ever() {
+    let place = Place::new();
+    let target = place.logging("echo no such unit >&2; exit 1");
+    let approved = place.approved(&target, "2").await;
+    for nth in 1..=HOOK_TRIES {
+        assert!(matches!(all(&look(&target).await).settled, Settled::NotYet { .. } | Settled::Yes), "before {nth}");
+        target.apply(&approved, look(&target).await.token, &place.work()).await.unwrap_err();
+    }
+    let seen = look(&target).await;
+    let Settled::Never { why } = &all(&seen).settled else { panic!("it is hopeless: {seen:?}") };
+    assert!(why.contains("no such unit") && why.contains("5 times"), "{why}");
+    assert_eq!(place.link(), "releases/2");
+}
+
+#[tokio::test]
 async fn a_hook_that_never_returns_is_killed_at_its_limit() {
     let place = Place::new();
     let target = place.logging("sleep 1000").within(Duration::from_millis(300));
     let approved = place.approved(&target, "2").await;
     let e = target.apply(&approved, look(&target).await.token, &place.work()).await.unwrap_err();
     assert_eq!(e.effect(), Effect::Unknown);
-    assert!(e.to_string().contains("the restart hook sh") && e.to_string().contains("did not end within"), "{e}");
+    assert!(e.to_string().contains("the restart hook sh did not end within 300ms"), "{e}");
+    assert!(!e.to_string().contains("could not run") && !e.is_transient(), "{e}");
+    assert!(matches!(all(&look(&target).await).settled, Settled::Never { .. }), "once more will not help");
     assert_eq!(place.link(), "releases/2");
     // The lock is free again.
     place.open().deploy("1").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_run_ends_early_where_the_hook_hangs_and_the_next_one_tries_it_again() {
+    use crate::{Choose, Outcome, Rollback};
+    let place = Place::new();
+    let target = place.logging("[ -e ok ] || sleep 1000").within(Duration::from_millis(300));
+    let order = Rollback::of(target.clone()).blaming("3").to(Choose::exactly("2"));
+    let began = std::time::Instant::now();
+    let report = order.run().await.unwrap();
+    assert!(report.to_string().contains("the restart hook sh did not end within"), "{report}");
+    assert!(!report.outcome().is_good(), "{report}");
+    assert!(began.elapsed() < seconds(30), "it did not go on until its deadline: {:?}", began.elapsed());
+    assert_eq!(place.log().len(), 1, "the hook was not run again: {report}");
+    fs::write(place.path("ok"), "").unwrap();
+    let report = order.run().await.unwrap();
+    assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    assert_eq!(place.log().len(), 2);
 }
 
 #[tokio::test]

@@ -56,13 +56,20 @@ impl Default for FakePlatform {
 
 /// Making one, in the order of time: releases from old to new, then what runs, then what goes wrong.
 impl FakePlatform {
-    /// A platform with nothing on it, called `fake:app`.
+    /// A platform with nothing on it, called `fake:app`, another object than any made before: what a rollback of one left
+    /// in the spool says nothing of the next.
     pub fn new() -> Self {
         Self {
             id: "fake:app".into(),
             capabilities: Arc::new(Mutex::new(Capabilities::new(Fencing::Token))),
             world: Arc::new(Mutex::new(World::new())),
         }
+        .with_object(format!("uid-{:016x}", fastrand::u64(..)))
+    }
+    /// With this id of the object. Default: one by chance.
+    pub fn with_object(self, object: impl Into<String>) -> Self {
+        let object = object.into();
+        self.with(|world| world.identity = crate::Identity::new("fake", object))
     }
     /// Under another id.
     pub fn called(mut self, id: impl Into<TargetId>) -> Self {
@@ -418,7 +425,12 @@ impl FakePlatform {
             (_, Pacing::Us) if landed == Landed::Changed && !world.fakes.settles_after.is_zero() => Extent::Submitted,
             _ => Extent::Done,
         };
-        let mut applied = Applied::new(extent).with_handle(Payload::of(&Called(write.key.clone()))?);
+        // What is done needs no name to ask for it by.
+        let under_way = extent != Extent::Done;
+        let mut applied = Applied::new(extent);
+        if under_way {
+            applied = applied.with_handle(Payload::of(&Called(write.key.clone()))?);
+        }
         if world.fakes.identity_changes && write.approved.change.kinds().contains(&ChangeKind::Release) {
             applied = applied.with_new_identity(world.identity.clone());
         }
@@ -435,7 +447,9 @@ impl Target for FakePlatform {
         &self.id
     }
     fn capabilities(&self) -> Capabilities {
-        self.capabilities.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let keeps_trace = self.world().fakes.holds_trace;
+        let capabilities = self.capabilities.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Capabilities { keeps_trace, ..capabilities }
     }
     async fn observe(&self, look: Look) -> Result<Observation> {
         // A real platform takes at least one turn of the runtime.

@@ -12,11 +12,11 @@
 
 use super::{Ruling, Violation};
 use crate::{
-    Artifact, At, Begun, Digest, Entry, Intent, Journal, Kind, Lease, LedgerEntry, Line, Outcome, Payload, Policy,
-    Release, Result, RunId, RunQuery, Standing, Stored, TargetId, Timestamp, minutes,
+    Artifact, At, Begun, Digest, Entry, HeldFreeze, Intent, Journal, Kind, Lease, LedgerEntry, Line, Outcome, Payload,
+    Policy, Release, Result, RunId, RunQuery, Standing, Stored, TargetId, Timestamp, minutes,
 };
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 type Law = std::result::Result<Ruling, Violation>;
 /// The name of a law, and what came of it.
@@ -69,6 +69,7 @@ pub async fn each(journal: &dyn Journal) -> Vec<Ruled> {
         marks_are_as_durable_as_their_line,
         holds_appear_and_are_forgotten,
         given_up_freeze_is_no_hold,
+        asked_for_freeze_may_hold,
         runs_are_found,
         first_write_is_dated_once,
         unknown_run_is_not_found,
@@ -120,12 +121,12 @@ impl<'a> Trial<'a> {
     fn intent(&self, name: &str) -> Intent {
         let mut intent = Intent::new(self.run(name), self.target.clone(), format!("who of {name}"), "a law");
         intent.at = Timestamp(1_000_000);
-        intent.policy = Policy::default().with_lease(minutes(10));
+        intent.policy = Policy::default().with_lease(minutes(10)).into();
         intent
     }
     fn taking_over(&self, name: &str) -> Intent {
         let mut intent = self.intent(name);
-        intent.policy.take_over = true;
+        Arc::make_mut(&mut intent.policy).take_over = true;
         intent
     }
     async fn fresh(&self, intent: &Intent) -> std::result::Result<Lease, Violation> {
@@ -166,7 +167,7 @@ impl<'a> Trial<'a> {
         Err(self.broken("the run was let go, and 5 s later it still counts as driven"))
     }
     async fn end(&self, lease: &Lease, seq: u64) -> std::result::Result<(), Violation> {
-        self.append(lease, &[line(seq, lease, Entry::Ended(Outcome::Recovered))]).await
+        self.append(lease, &[line(seq, lease, Entry::Ended(Outcome::Recovered.into()))]).await
     }
     fn kept(&self) -> Law {
         Ok(Ruling::Kept)
@@ -242,7 +243,7 @@ pub async fn adopted_when_let_go(journal: &dyn Journal) -> Law {
 pub async fn adopted_when_lapsed(journal: &dyn Journal) -> Law {
     let trial = Trial::of("adopted_when_lapsed", journal);
     let mut first = trial.intent("first");
-    first.policy.lease = SHORT;
+    Arc::make_mut(&mut first.policy).lease = SHORT;
     let lease = trial.fresh(&first).await?;
     tokio::time::sleep(SHORT + SHORT / 4).await;
     let (adopted, ..) = trial.adopted(&trial.intent("second")).await?;
@@ -254,7 +255,7 @@ pub async fn adopted_when_lapsed(journal: &dyn Journal) -> Law {
 pub async fn renewing_keeps_the_lease(journal: &dyn Journal) -> Law {
     let trial = Trial::of("renewing_keeps_the_lease", journal);
     let mut first = trial.intent("first");
-    first.policy.lease = SHORT * 5;
+    Arc::make_mut(&mut first.policy).lease = SHORT * 5;
     let lease = trial.fresh(&first).await?;
     for _ in 0..4 {
         tokio::time::sleep(SHORT * 2).await;
@@ -268,7 +269,7 @@ pub async fn renewing_keeps_the_lease(journal: &dyn Journal) -> Law {
 pub async fn appending_keeps_the_lease(journal: &dyn Journal) -> Law {
     let trial = Trial::of("appending_keeps_the_lease", journal);
     let mut first = trial.intent("first");
-    first.policy.lease = SHORT * 5;
+    Arc::make_mut(&mut first.policy).lease = SHORT * 5;
     let lease = trial.fresh(&first).await?;
     for seq in 0..4 {
         tokio::time::sleep(SHORT * 2).await;
@@ -333,7 +334,7 @@ pub async fn lines_of_one_append_follow_each_other(journal: &dyn Journal) -> Law
         ("a gap between lines", [note(0, &lease, "a"), note(2, &lease, "c")]),
         ("a number twice", [note(0, &lease, "a"), note(0, &lease, "a")]),
         ("a line of another epoch", [note(0, &lease, "a"), note(1, &elsewhere, "b")]),
-        ("a line after the end", [line(0, &lease, Entry::Ended(Outcome::Recovered)), note(1, &lease, "b")]),
+        ("a line after the end", [line(0, &lease, Entry::Ended(Outcome::Recovered.into())), note(1, &lease, "b")]),
     ] {
         trial.refused(journal.append(&lease, &lines).await, Kind::Invalid, what)?;
     }
@@ -361,7 +362,7 @@ pub async fn same_append_twice_is_one(journal: &dyn Journal) -> Law {
     let lines = [note(0, &lease, "a"), doing(1, &lease)];
     trial.append(&lease, &lines).await?;
     trial.append(&lease, &lines).await?;
-    let end = [line(2, &lease, Entry::Ended(Outcome::Recovered))];
+    let end = [line(2, &lease, Entry::Ended(Outcome::Recovered.into()))];
     trial.append(&lease, &end).await?;
     trial.append(&lease, &end).await?;
     trial.append(&lease, &lines).await?;
@@ -424,7 +425,7 @@ pub async fn over_is_not_begun_again(journal: &dyn Journal) -> Law {
     trial.end(&lease, 0).await?;
     for take_over in [false, true] {
         let mut again = first.clone();
-        again.policy.take_over = take_over;
+        Arc::make_mut(&mut again.policy).take_over = take_over;
         match trial.ok(journal.begin(&again).await)? {
             Begun::Over { intent, lines } => {
                 trial.must(*intent == first && lines.len() == 1, "it is over with another intent or other lines")?;
@@ -483,7 +484,8 @@ pub async fn take_over_fences_the_old(journal: &dyn Journal) -> Law {
     trial.refused(journal.renew(&old).await, Kind::Conflict, "renewing the lease of a replaced run")?;
     journal.let_go(&old);
     let lines = trial.lines(&old.run).await?;
-    let ended = matches!(lines.last().map(|l| &l.entry), Some(Entry::Ended(Outcome::Superseded { .. })));
+    let superseded = |outcome: &Outcome| matches!(outcome, Outcome::Superseded { .. });
+    let ended = matches!(lines.last().map(|l| &l.entry), Some(Entry::Ended(outcome)) if superseded(outcome));
     trial.must(lines.len() == 2 && ended, "the replaced run does not end as superseded")?;
     trial.append(&new, &[note(0, &new, "a")]).await?;
     trial.busy(&trial.intent("third")).await?;
@@ -510,13 +512,12 @@ pub async fn give_up_ends_what_nobody_drives(journal: &dyn Journal) -> Law {
     trial.refused(give_up().await, Kind::Conflict, "giving up a run that is driven")?;
     trial.let_go(&lease).await?;
     trial.ok(give_up().await)?;
-    match trial.lines(&lease.run).await?.last().map(|l| l.entry.clone()) {
-        Some(Entry::Ended(Outcome::Stuck { at, .. })) => {
-            trial
-                .must(at.contains("somebody") && at.contains("burned"), format!("it does not say who and why: {at}"))?;
-        }
-        other => return Err(trial.broken(format!("it ends with {other:?}"))),
-    }
+    let last = trial.lines(&lease.run).await?.last().map(|l| l.entry.clone());
+    let ended = if let Some(Entry::Ended(outcome)) = &last { Some(&**outcome) } else { None };
+    let Some(Outcome::Stuck { at, .. }) = ended else {
+        return Err(trial.broken(format!("it ends with {last:?}")));
+    };
+    trial.must(at.contains("somebody") && at.contains("burned"), format!("it does not say who and why: {at}"))?;
     trial.refused(give_up().await, Kind::Conflict, "giving up a run that has ended")?;
     let late = journal.append(&lease, &[note(1, &lease, "late")]).await;
     trial.refused(late, Kind::Conflict, "an append to a run that was given up")?;
@@ -545,7 +546,7 @@ pub async fn marks_are_as_durable_as_their_line(journal: &dyn Journal) -> Law {
     let trial = Trial::of("marks_are_as_durable_as_their_line", journal);
     let lease = trial.fresh(&trial.intent("first")).await?;
     let mark = |release: &str, standing| LedgerEntry::new(Release::new(release), standing, Timestamp(1), "a law");
-    let marked = |seq, entry: &LedgerEntry| line(seq, &lease, Entry::Marked(entry.clone()));
+    let marked = |seq, entry: &LedgerEntry| line(seq, &lease, Entry::Marked(Box::new(entry.clone())));
     let failed = mark("2", Standing::Failed);
     trial.append(&lease, &[marked(0, &failed)]).await?;
     trial.must(trial.ok(journal.ledger(&trial.target).await)? == [failed.clone()], "the ledger lacks the mark")?;
@@ -560,7 +561,7 @@ pub async fn marks_are_as_durable_as_their_line(journal: &dyn Journal) -> Law {
 }
 
 fn froze(seq: u64, lease: &Lease, name: &str, was: Option<Payload>) -> Line {
-    line(seq, lease, Entry::Froze { name: name.into(), was, until: Some(Timestamp(77)) })
+    line(seq, lease, Entry::Froze { name: name.into(), was: was.map(Box::new), until: Some(Timestamp(77)) })
 }
 
 /// A freeze that holds is listed until it is forgotten, beyond the end of its run.
@@ -580,7 +581,10 @@ pub async fn holds_appear_and_are_forgotten(journal: &dyn Journal) -> Law {
     let holds = mine().await?;
     trial.must(holds.len() == 2, format!("{} holds instead of two", holds.len()))?;
     for held in &holds {
-        trial.must(held.was == was && held.hold.until == Some(Timestamp(77)), "a hold has other contents")?;
+        trial.must(
+            held.was.as_ref() == Some(&was) && held.hold.until == Some(Timestamp(77)),
+            "a hold has other contents",
+        )?;
         trial.must(held.hold.run == first.run && held.hold.owner == first.who, "a hold is somebody else's")?;
         trial.must(held.hold.why == first.why, "a hold has another reason")?;
     }
@@ -600,6 +604,36 @@ pub async fn given_up_freeze_is_no_hold(journal: &dyn Journal) -> Law {
     trial.append(&lease, &[froze(0, &lease, "gitops", None)]).await?;
     let holds = trial.ok(journal.holds().await)?;
     trial.must(holds.iter().all(|h| h.hold.target != trial.target), "it is held")?;
+    trial.kept()
+}
+
+/// A freeze that was asked for may hold, until it is known; what is known to hold does not become uncertain.
+pub async fn asked_for_freeze_may_hold(journal: &dyn Journal) -> Law {
+    let trial = Trial::of("asked_for_freeze_may_hold", journal);
+    let first = trial.intent("first");
+    let lease = trial.fresh(&first).await?;
+    let was = trial.ok(Payload::of(&Noted { at: 1 }))?;
+    let asked = |seq| line(seq, &lease, Entry::Freezing { name: "ci".into(), until: Some(Timestamp(77)) });
+    let mine = || async {
+        let mut holds = trial.ok(journal.holds().await)?;
+        holds.retain(|h| h.hold.target == trial.target);
+        Ok::<_, Violation>(holds)
+    };
+    trial.append(&lease, &[asked(0)]).await?;
+    let holds = mine().await?;
+    trial.must(holds.len() == 1, format!("{} holds of what was asked for", holds.len()))?;
+    let held = |was: Option<&Payload>, held: &HeldFreeze| {
+        let hold = &held.hold;
+        held.was.as_ref() == was && held.name == "ci" && hold.run == first.run && hold.until == Some(Timestamp(77))
+    };
+    trial.must(holds.iter().all(|h| held(None, h)), format!("what may hold is {holds:?}"))?;
+    trial.append(&lease, &[froze(1, &lease, "ci", Some(was.clone()))]).await?;
+    trial.append(&lease, &[asked(2)]).await?;
+    let holds = mine().await?;
+    let known = holds.len() == 1 && holds.iter().all(|h| held(Some(&was), h));
+    trial.must(known, format!("what is known to hold is {holds:?}"))?;
+    trial.append(&lease, &[froze(3, &lease, "ci", None)]).await?;
+    trial.must(mine().await?.is_empty(), "what does not hold is listed")?;
     trial.kept()
 }
 

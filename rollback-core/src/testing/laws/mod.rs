@@ -7,6 +7,8 @@
 pub mod journal;
 pub mod target;
 
+use std::fmt;
+
 /// A law that was kept, or that has nothing to say here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ruling {
@@ -17,11 +19,17 @@ pub enum Ruling {
 }
 
 /// A law that was broken, or could not be tried.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{law}: {why}")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// Which law.
     pub law: &'static str,
     /// What was seen.
     pub why: String,
 }
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.law, self.why)
+    }
+}
+impl std::error::Error for Violation {}

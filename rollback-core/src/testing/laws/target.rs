@@ -539,9 +539,12 @@ impl<'a> Trial<'a> {
     async fn picture(&self) -> std::result::Result<Picture, Violation> {
         Ok(Picture::of(&self.observe().await?))
     }
-    /// Reads may lag: looks until something else is seen.
+    /// Reads may lag: looks until something else is seen, and until the platform has done with it. Before that it is the
+    /// platform that changes what runs, and not the write that the law tries.
     async fn changed_from(&self, before: &Picture) -> std::result::Result<Picture, Violation> {
-        let seen = self.until(|o| Picture::of(o) != *before, "what somebody else deployed never showed").await?;
+        let at_rest = |o: &Observation| o.parts.values().all(|part| !matches!(part.settled, Settled::NotYet { .. }));
+        let is_so = |o: &Observation| Picture::of(o) != *before && at_rest(o);
+        let seen = self.until(is_so, "what somebody else deployed never showed, or never came to rest").await?;
         Ok(Picture::of(&seen))
     }
     async fn until(

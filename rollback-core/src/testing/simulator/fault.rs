@@ -119,6 +119,8 @@ pub enum Stage {
     History,
     /// Making a change ready.
     Prepare,
+    /// Stopping whoever would deploy again, or looking whether they are stopped.
+    Freeze,
     /// Writing a release.
     Release,
     /// Writing weights.
@@ -134,17 +136,18 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// It writes to the target.
+    /// It writes: few do, and they matter most.
     pub(super) fn writes(self) -> bool {
-        matches!(self, Stage::Release | Stage::Traffic | Stage::Capacity | Stage::Abort)
+        matches!(self, Stage::Freeze | Stage::Release | Stage::Traffic | Stage::Capacity | Stage::Abort)
     }
     /// All of them.
-    pub const ALL: [Stage; 11] = [
+    pub const ALL: [Stage; 12] = [
         Stage::Begin,
         Stage::Append,
         Stage::Observe,
         Stage::History,
         Stage::Prepare,
+        Stage::Freeze,
         Stage::Release,
         Stage::Traffic,
         Stage::Capacity,

@@ -3,7 +3,7 @@
 use super::{
     fault::{Fault, Stage},
     log::{Life, What},
-    sim::{Sim, unavailable},
+    sim::Sim,
 };
 use crate::{
     Begun, HeldFreeze, Intent, Journal, Kind, Lease, LedgerEntry, Line, Result, RunId, RunQuery, RunSummary, Shelf,
@@ -25,10 +25,10 @@ impl SimJournal {
         sim.call(life, stage);
         yield_now().await;
         if sim.is_out(Fault::DiskFull, stage) {
-            return Err(unavailable(doing, "the disk is full").without_effect());
+            return Err(sim.unavailable(doing, "the disk is full").without_effect());
         }
         if sim.hits(life, Fault::JournalFails, stage) {
-            return Err(unavailable(doing, "it did not answer").without_effect());
+            return Err(sim.unavailable(doing, "it did not answer").without_effect());
         }
         if sim.hits(life, Fault::JournalSlow, stage) {
             tokio::time::sleep(sim.millis(100..25_000)).await;
@@ -102,7 +102,7 @@ impl Journal for SimJournal {
                 let lines = lines.iter().filter(|line| line.seq >= before).cloned().collect();
                 sim.note(life, What::Appended { run: lease.run.clone(), epoch: lease.epoch, lines });
                 if sim.hits(life, Fault::JournalLost, stage) {
-                    answer = Err(unavailable("append", "the answer was lost"));
+                    answer = Err(sim.unavailable("append", "the answer was lost"));
                 }
             }
         }

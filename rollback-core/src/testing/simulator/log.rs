@@ -7,10 +7,11 @@ use super::{
 };
 use crate::{
     Applied, Change, Digest, Effect, Entry, Identity, Intent, Kind, Line, Ours, Outcome, PartId, PartMap, PartState,
-    Policy, RunId,
+    Policy, RunId, Timestamp,
     testing::fake::{Happened, Scene},
 };
 use std::{
+    collections::BTreeSet,
     fmt::{self, Write as _},
     sync::Arc,
     time::Duration,
@@ -95,10 +96,46 @@ pub(super) enum What {
     Approved {
         digest: Digest,
     },
+    /// A freeze was sent.
+    Freeze {
+        run: RunId,
+        until: Option<Timestamp>,
+    },
+    /// It arrived.
+    Frozen {
+        run: RunId,
+        until: Option<Timestamp>,
+    },
+    /// It was answered with what was there before, or failed.
+    FreezeAnswered {
+        run: RunId,
+        was: Option<u32>,
+    },
+    Unfrozen {
+        run: RunId,
+    },
+    /// The pipeline did what it does unless it is frozen.
+    DeployedAgain,
+    /// A secret stands where it must not.
+    Leak {
+        place: &'static str,
+        before: String,
+    },
     Ended {
         outcome: Outcome,
         lines: Vec<Line>,
         scene: Box<Scene>,
+        /// What the report names as frozen, and as perhaps frozen.
+        frozen: [bool; 2],
+    },
+    /// All is over, and everything that the journal knows was unfrozen.
+    Over {
+        /// What was held before that: by the pipeline itself, by the journal, and for certain by it.
+        held: [BTreeSet<RunId>; 3],
+        /// What is still held after it: by the pipeline itself, and by the journal.
+        left: [BTreeSet<RunId>; 2],
+        /// How the pipeline is set.
+        setting: u32,
     },
     Fault {
         fault: Fault,

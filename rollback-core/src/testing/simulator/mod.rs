@@ -15,6 +15,7 @@
 
 mod check;
 mod fault;
+mod freeze;
 mod journal;
 mod log;
 mod process;
@@ -24,12 +25,19 @@ mod target;
 
 pub use fault::{Fault, Stage};
 
-use crate::{Journal as _, RunId, RunQuery, engine::Bug, hours, minutes, seconds};
+use crate::{
+    Freeze, HeldFreeze, Journal as _, RunId, RunQuery, engine::Bug, freeze::unfreeze, hours, minutes, seconds,
+};
+use freeze::{SimFreeze, deploy_again};
 use log::Life;
 use process::{control, one_life};
-use scenario::{Order, Scenario};
+use scenario::{Order, Scenario, Theme};
 use sim::Sim;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{task::JoinSet, time::sleep};
 
 /// How to simulate.
@@ -116,11 +124,13 @@ pub fn simulate(seed: u64, options: &SimOptions) -> SimReport {
 }
 
 async fn one_world(seed: u64, options: &SimOptions) -> SimReport {
-    let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5eed);
-    let (mut scenario, platform) = Scenario::of(&mut rng);
-    let sim = Sim::new(platform, rng);
+    let seed_of = |salt| fastrand::Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ salt);
+    let (mut rng, mut of_theme) = (seed_of(0x5eed), seed_of(0x7e3e));
+    let theme = Theme::of(&mut of_theme);
+    let (mut scenario, platform) = Scenario::of(&mut rng, theme, &mut of_theme);
+    let sim = Sim::new(platform, rng, scenario.secrets);
     scenario.remember(&sim).await;
-    scenario.trouble(&sim, options);
+    scenario.trouble(&sim, options, &mut of_theme);
     let mut late = vec![];
     if tokio::time::timeout(hours(12), everybody(&sim, &scenario, options)).await.is_err() {
         late.push(broken(&sim, 22, "something waits for ever: twelve hours were not enough".into()));
@@ -157,6 +167,10 @@ fn broken(sim: &Sim, invariant: u8, why: String) -> Broken {
 /// Everybody does what they do; then the faults stop, and what was left unfinished is gone on with.
 async fn everybody(sim: &Sim, scenario: &Scenario, options: &SimOptions) {
     let mut all = JoinSet::new();
+    let mut pipeline = JoinSet::new();
+    if let Some(every) = scenario.deploys_again {
+        pipeline.spawn(deploy_again(sim.clone(), every));
+    }
     for (id, controller) in (0..).zip(scenario.controllers.clone()) {
         all.spawn(control(sim.clone(), scenario.clone(), options.clone(), id, controller));
     }
@@ -174,5 +188,33 @@ async fn everybody(sim: &Sim, scenario: &Scenario, options: &SimOptions) {
         one_life(sim, scenario, options, life, Order::Person, &run).await;
     }
     sleep(minutes(5)).await;
-    sim.note(Life { controller: 9, nth: 9 }, log::What::Died);
+    pipeline.abort_all();
+    let life = Life { controller: 9, nth: 9 };
+    sim.note(life, log::What::Died);
+    clean_up(sim, life).await;
+}
+
+/// Somebody lifts every freeze that the journal knows of, and looks at what is kept.
+async fn clean_up(sim: &Sim, life: Life) {
+    let journal = &sim.journal;
+    let holds = journal.holds().await.unwrap_or_default();
+    let runs = |holds: &[HeldFreeze]| holds.iter().map(|held| held.hold.run.clone()).collect::<BTreeSet<_>>();
+    let in_world = || sim.shared().pipeline.holds.keys().cloned().collect::<BTreeSet<_>>();
+    let certain: Vec<_> = holds.iter().filter(|held| held.was.is_some()).cloned().collect();
+    let held = [in_world(), runs(&holds), runs(&certain)];
+    let freezes: Vec<Arc<dyn Freeze>> = vec![Arc::new(SimFreeze { sim: sim.clone(), life })];
+    for run in &held[1] {
+        let _ = unfreeze(journal, &freezes, run, "somebody").await;
+    }
+    let left = [in_world(), runs(&journal.holds().await.unwrap_or_default())];
+    let setting = sim.shared().pipeline.setting;
+    if !held.iter().all(BTreeSet::is_empty) {
+        sim.note(life, log::What::Over { held, left, setting });
+    }
+    if sim.secrets {
+        for run in journal.runs(&RunQuery::all()).await.unwrap_or_default() {
+            let kept = journal.read(&run.run).await.ok();
+            sim.leak(life, "the journal", &serde_json::to_string(&kept).unwrap_or_default());
+        }
+    }
 }

@@ -7,7 +7,7 @@ use super::{
     scenario::{Controller, Order, Scenario},
     sim::Sim,
 };
-use crate::{Outcome, Result, RunId, report::Report, seconds};
+use crate::{Event, Observer, Outcome, Result, RunId, report::Report, seconds};
 use std::{
     future::Future,
     pin::Pin,
@@ -90,6 +90,20 @@ pub(super) async fn control(sim: Sim, scenario: Scenario, options: SimOptions, i
     }
 }
 
+/// Hears everything, and tells where a secret is in it.
+#[derive(Debug)]
+pub(super) struct Ear {
+    pub(super) sim: Sim,
+    pub(super) life: Life,
+}
+
+impl Observer for Ear {
+    fn on_event(&self, event: &Event) {
+        self.sim.leak(self.life, "an event as JSON", &serde_json::to_string(event).unwrap_or_default());
+        self.sim.leak(self.life, "an event as Debug", &format!("{event:?}"));
+    }
+}
+
 /// One process, to its end or its death.
 pub(super) async fn one_life(
     sim: &Sim,
@@ -109,11 +123,19 @@ pub(super) async fn one_life(
     };
     let mortal = Mortal { sim, life, inner: Some(Box::pin(driven)), paused: None };
     let report = mortal.await?;
-    let (outcome, lines) = match report {
-        Ok(report) => (report.outcome().clone(), report.lines().to_vec()),
-        Err(error) => (Outcome::Refused { why: error.to_string(), lift: String::new() }, vec![]),
+    let (outcome, lines, frozen) = match report {
+        Ok(report) => {
+            if sim.secrets {
+                sim.leak(life, "the report as JSON", &report.to_json());
+                sim.leak(life, "the report as text", &report.to_string());
+                sim.leak(life, "the report as Debug", &format!("{report:?}"));
+            }
+            let frozen = [!report.frozen().is_empty(), !report.maybe_frozen().is_empty()];
+            (report.outcome().clone(), report.lines().to_vec(), frozen)
+        }
+        Err(error) => (Outcome::Refused { why: error.to_string(), lift: String::new() }, vec![], [false; 2]),
     };
     let scene = Box::new(sim.platform.world().scene());
-    sim.note(life, What::Ended { outcome: outcome.clone(), lines, scene });
+    sim.note(life, What::Ended { outcome: outcome.clone(), lines, scene, frozen });
     Some(outcome)
 }

@@ -3,14 +3,17 @@
 use super::{
     SimOptions,
     fault::Fault,
+    freeze::SimFreeze,
     journal::SimJournal,
     log::{Life, What},
+    process::Ear,
     sim::{Event, Sim, Trigger},
     target::{SimHealth, SimTarget, SimVerifier},
 };
 use crate::{
     Approval, ApprovalRequest, Approver, Budget, Choose, Fencing, Journal, Landing, LedgerEntry, OnUnknown, OrderedBy,
-    PartId, Policy, Release, ReleaseId, Result, RunId, Standing, Strategy, Timestamp, Weight, Window, hours, minutes,
+    PartId, Policy, Release, ReleaseId, Result, RunId, Standing, Strategy, Support, Timestamp, Weight, Window, hours,
+    minutes,
     rollback::Rollback,
     seconds,
     strategy::{BlueGreen, Canary, Direct, Ladder, Rolling},
@@ -18,6 +21,39 @@ use crate::{
 };
 use async_trait::async_trait;
 use std::{sync::Arc, time::Duration};
+
+/// What some seeds are about, so that what is rare by chance is not: drawn apart, so that it changes no other seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Theme {
+    /// Whatever comes.
+    Any,
+    /// A pipeline would deploy again, and is to be frozen.
+    Freeze,
+    /// An abort that does not say where it lands, with more to do behind it, and somebody who deploys.
+    Landing,
+    /// Unhealthy, and then nobody can tell.
+    Blind,
+    /// What is said holds secrets.
+    Secrets,
+    /// Machines, and more than one order.
+    Machines,
+    /// The journal is out for longer than a lease, while processes stand still and somebody breaks the glass.
+    Outage,
+}
+
+impl Theme {
+    pub(super) fn of(rng: &mut fastrand::Rng) -> Self {
+        match rng.u8(..40) {
+            0..=9 => Theme::Freeze,
+            10..=11 => Theme::Landing,
+            12..=13 => Theme::Blind,
+            14..=16 => Theme::Secrets,
+            17 => Theme::Machines,
+            18 => Theme::Outage,
+            _ => Theme::Any,
+        }
+    }
+}
 
 /// Who wants a rollback, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +97,11 @@ pub(super) struct Scenario {
     pub(super) jumps: bool,
     /// What the ledger knows at the start, oldest first.
     known: Vec<(ReleaseId, Standing)>,
+    theme: Theme,
+    /// How often a pipeline looks that would deploy the bad release again. It is to be frozen.
+    pub(super) deploys_again: Option<Duration>,
+    /// What is said holds secrets.
+    pub(super) secrets: bool,
 }
 
 fn pick<T: Clone>(rng: &mut fastrand::Rng, of: &[T]) -> T {
@@ -72,7 +113,7 @@ fn one_in(rng: &mut fastrand::Rng, n: u32) -> bool {
 
 impl Scenario {
     /// Everything that a seed decides.
-    pub(super) fn of(rng: &mut fastrand::Rng) -> (Self, FakePlatform) {
+    pub(super) fn of(rng: &mut fastrand::Rng, theme: Theme, of_theme: &mut fastrand::Rng) -> (Self, FakePlatform) {
         let parts = pick(
             rng,
             &[
@@ -88,6 +129,7 @@ impl Scenario {
                 FakeParts::Made,
             ],
         );
+        let parts = if theme == Theme::Landing { FakeParts::One } else { parts };
         let fencing = pick(rng, &[Fencing::Token, Fencing::Token, Fencing::Enforced, Fencing::BestEffort]);
         let on_unknown = match fencing {
             // Sending again what may still be on its way is only safe behind a token.
@@ -99,11 +141,15 @@ impl Scenario {
         let pieces = parts == FakeParts::One && one_in(rng, 5);
         let reversible = !one_in(rng, 16);
         let needs_approval = one_in(rng, 8);
-        let older = if one_in(rng, 8) { Bad } else { Good };
+        let older = if one_in(rng, 8) || theme == Theme::Blind { Bad } else { Good };
         let platform = platform(rng, parts, older, (fencing, knows_keys, can_tell, pieces));
         let platform = if reversible { platform } else { platform.irreversible() };
         let platform = if needs_approval { platform.needs_approval("may lose something") } else { platform };
         let platform = platform.on_unknown(on_unknown);
+        let platform = match theme {
+            Theme::Landing => platform.in_flight("0", "2", Landing::Unsaid),
+            _ => platform,
+        };
         let settle = seconds(pick(rng, &[45, 90, 180]));
         let hold = pick(rng, &[Duration::ZERO, seconds(4), seconds(12)]);
         let checks_health = !one_in(rng, 6);
@@ -144,12 +190,32 @@ impl Scenario {
                 let of = [Standing::Verified, Standing::Verified, Standing::Verified, Standing::Failed, Standing::Seen];
                 vec![("0".into(), Standing::Verified), (pick(rng, &["0", "1", "1", "1"]).into(), pick(rng, &of))]
             },
+            theme,
+            deploys_again: None,
+            secrets: theme == Theme::Secrets,
         };
-        (scenario, platform)
+        (scenario.themed(of_theme), platform)
+    }
+
+    fn themed(mut self, rng: &mut fastrand::Rng) -> Self {
+        match self.theme {
+            Theme::Freeze => {
+                self.deploys_again = Some(seconds(rng.u64(5..30)));
+                self.secrets = one_in(rng, 4);
+                let freeze_for =
+                    pick(rng, &[Some(hours(24)), Some(hours(24)), Some(seconds(60)), Some(seconds(15)), None]);
+                let freeze = pick(rng, &[Support::Must, Support::Must, Support::IfThere]);
+                self.policy = self.policy.with_freeze_for(freeze_for).with_freeze(freeze);
+            }
+            Theme::Landing => self.choose = Choose::exactly("1"),
+            Theme::Blind => self.checks_health = true,
+            Theme::Any | Theme::Secrets | Theme::Machines | Theme::Outage => {}
+        }
+        self
     }
 
     /// What goes wrong, and who else is there.
-    pub(super) fn trouble(&mut self, sim: &Sim, options: &SimOptions) {
+    pub(super) fn trouble(&mut self, sim: &Sim, options: &SimOptions, of_theme: &mut fastrand::Rng) {
         let shared = &mut *sim.shared();
         let rng = &mut shared.rng;
         let first = pick(
@@ -168,9 +234,27 @@ impl Scenario {
         while one_in(rng, 3) {
             orders.push(pick(rng, &[Order::Person, Order::Machine, Order::Machine, Order::BreakGlass]));
         }
+        match self.theme {
+            Theme::Blind => orders[0] = Order::Person,
+            Theme::Landing => orders[0] = pick(of_theme, &[Order::Person, Order::Machine]),
+            Theme::Machines => orders = vec![Order::Machine; of_theme.usize(2..5)],
+            Theme::Any | Theme::Freeze | Theme::Secrets | Theme::Outage => {}
+        }
         self.controllers = vec![Controller { begins: Duration::ZERO, orders }];
         if options.without_faults {
             return;
+        }
+        match self.theme {
+            Theme::Landing => {
+                // Before what comes behind the abort.
+                let deploy = Event::World(Fault::HumanDeploys, Action::Deploy("3".into()));
+                shared.events.push((Trigger::Write(2), deploy));
+            }
+            Theme::Blind => {
+                let (from, time) = (of_theme.u64(12..40), seconds(of_theme.u64(60..400)));
+                shared.events.push((Trigger::Call(from), Event::Outage(Fault::MetricsDown, time)));
+            }
+            _ => {}
         }
         let by_chance = [
             (Fault::Crash, 25),
@@ -214,6 +298,13 @@ impl Scenario {
         if one_in(rng, 3) {
             let orders = vec![pick(rng, &[Order::Person, Order::Machine, Order::BreakGlass, Order::BreakGlass])];
             self.controllers.push(Controller { begins: Duration::from_millis(rng.u64(0..60_000)), orders });
+        }
+        if self.theme == Theme::Outage {
+            let (from, time) = (of_theme.u64(8..50), seconds(of_theme.u64(40..200)));
+            shared.events.push((Trigger::Call(from), Event::Outage(Fault::DiskFull, time)));
+            shared.rates.extend([(Fault::Pause, 40), (Fault::Kill, 25)]);
+            let orders = vec![pick(of_theme, &[Order::BreakGlass, Order::BreakGlass, Order::Person])];
+            self.controllers.push(Controller { begins: seconds(of_theme.u64(5..120)), orders });
         }
     }
 
@@ -259,6 +350,12 @@ impl Scenario {
             // A spool that takes nothing: what it would keep is lost, and must be said.
             rollback = rollback.spool("/dev/null/rollback");
         }
+        if self.deploys_again.is_some() {
+            rollback = rollback.freezing(SimFreeze { sim: sim.clone(), life });
+        }
+        if self.secrets {
+            rollback = rollback.observer(Ear { sim: sim.clone(), life });
+        }
         if let Some(suspect) = &self.suspect {
             rollback = rollback.blaming(suspect);
         }
@@ -278,8 +375,9 @@ impl Scenario {
             Order::Machine => policy.with_ordered_by(OrderedBy::Machine),
             Order::Rehearsal => policy.with_dry_run(true),
             Order::BreakGlass => {
-                let lease = policy.lease;
-                Policy::break_glass().with_irreversible(policy.irreversible).with_poll(policy.poll).with_lease(lease)
+                let (lease, freeze_for) = (policy.lease, policy.freeze_for);
+                let glass = Policy::break_glass().with_irreversible(policy.irreversible).with_freeze_for(freeze_for);
+                glass.with_poll(policy.poll).with_lease(lease)
             }
         }
     }
@@ -310,6 +408,7 @@ fn platform(
     (fencing, knows_keys, can_tell, pieces): (Fencing, bool, bool, bool),
 ) -> FakePlatform {
     let mut platform = FakePlatform::new()
+        .with_object("uid-1")
         .called("fake:sim")
         .parts(parts)
         .fencing(fencing)

@@ -2,19 +2,27 @@
 
 use super::{
     fault::{Fault, Stage},
+    freeze::Pipeline,
     log::{Hasher, Life, Record, What},
 };
 use crate::{
-    Change, ChangeKind, Clock, Error, Kind, Now, Timestamp,
+    Change, ChangeKind, Clock, Error, Kind, Now, Result, Timestamp,
     journal::MemoryJournal,
     testing::fake::{Action, FakePlatform, Write},
 };
 use std::{
     collections::BTreeMap,
+    future::pending,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep},
+};
+
+/// What must not be found anywhere.
+const SECRET: &str = "hunter2-of-the-simulator";
 
 /// After so many calls in one simulation something turns in circles.
 pub(super) const MOST_CALLS: u64 = 30_000;
@@ -55,6 +63,7 @@ pub(super) struct Shared {
     stages: BTreeMap<u8, Stage>,
     /// Processes that were killed: nothing of them runs any more.
     pub(super) killed: Vec<Life>,
+    pub(super) pipeline: Pipeline,
 }
 
 /// One simulation.
@@ -62,12 +71,14 @@ pub(super) struct Shared {
 pub(super) struct Sim {
     pub(super) platform: FakePlatform,
     pub(super) journal: MemoryJournal,
+    /// What is said in this world holds secrets.
+    pub(super) secrets: bool,
     born: Instant,
     shared: Arc<Mutex<Shared>>,
 }
 
 impl Sim {
-    pub(super) fn new(platform: FakePlatform, rng: fastrand::Rng) -> Self {
+    pub(super) fn new(platform: FakePlatform, rng: fastrand::Rng, secrets: bool) -> Self {
         let shared = Shared {
             rng,
             rates: BTreeMap::new(),
@@ -82,8 +93,15 @@ impl Sim {
             writes: 0,
             stages: BTreeMap::new(),
             killed: vec![],
+            pipeline: Pipeline::default(),
         };
-        Self { platform, journal: MemoryJournal::new(), born: Instant::now(), shared: Arc::new(Mutex::new(shared)) }
+        Self {
+            platform,
+            journal: MemoryJournal::new(),
+            secrets,
+            born: Instant::now(),
+            shared: Arc::new(Mutex::new(shared)),
+        }
     }
     pub(super) fn shared(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
@@ -116,7 +134,7 @@ impl Sim {
             let mut shared = self.shared();
             shared.calls += 1;
             shared.stages.insert(life.controller, stage);
-            shared.writes += u64::from(stage.writes());
+            shared.writes += u64::from(stage.writes() && stage != Stage::Freeze);
             let (calls, writes) = (shared.calls, shared.writes);
             let is_due = |(trigger, _): &(Trigger, Event)| match trigger {
                 Trigger::Call(n) => *n <= calls,
@@ -183,6 +201,54 @@ impl Sim {
     pub(super) fn stage(&self, life: Life) -> Stage {
         self.shared().stages.get(&life.controller).copied().unwrap_or(Stage::Begin)
     }
+    /// What may happen to any call on its way.
+    pub(super) async fn way(&self, life: Life, stage: Stage, doing: &str) -> Result<()> {
+        self.call(life, stage);
+        yield_now().await;
+        sleep(self.millis(1..40)).await;
+        if self.is_out(Fault::PlatformDown, stage) {
+            if self.chance(4) {
+                pending::<()>().await;
+            }
+            return Err(self.unavailable(doing, "the platform is down").without_effect());
+        }
+        if self.is_out(Fault::Denied, stage) {
+            let denied = Error::new(Kind::Denied, doing).with_message(self.says("the credentials are gone"));
+            return Err(denied.without_effect());
+        }
+        if self.hits(life, Fault::Transient, stage) {
+            return Err(self.unavailable(doing, "503: not now").without_effect());
+        }
+        if !stage.writes() {
+            if self.hits(life, Fault::NoAnswer, stage) {
+                pending::<()>().await;
+            }
+            if self.hits(life, Fault::LateAnswer, stage) {
+                sleep(self.millis(1000..15_000)).await;
+            }
+        }
+        Ok(())
+    }
+    pub(super) fn unavailable(&self, doing: &str, why: &str) -> Error {
+        Error::new(Kind::Unavailable, doing).with_message(self.says(why))
+    }
+    /// What somebody says who does not watch his words, where the world is such a one.
+    pub(super) fn says(&self, text: &str) -> String {
+        match (self.secrets, self.shared().calls % 3) {
+            (false, _) => text.to_owned(),
+            (true, 0) => format!("{text}; DB_PASSWORD={SECRET}"),
+            (true, 1) => format!("{text}\nAuthorization: Bearer {SECRET}\nand so on"),
+            (true, _) => format!("{text} at amqp://shop:{SECRET}@mq/shop"),
+        }
+    }
+    /// A secret in what is kept or told.
+    pub(super) fn leak(&self, life: Life, place: &'static str, text: &str) {
+        if self.secrets && text.contains(SECRET) {
+            let at = text.find(SECRET).unwrap_or_default();
+            let before: String = text[..at].chars().rev().take(80).collect::<Vec<_>>().into_iter().rev().collect();
+            self.note(life, What::Leak { place, before });
+        }
+    }
     pub(super) fn millis(&self, range: std::ops::Range<u64>) -> Duration {
         Duration::from_millis(self.shared().rng.u64(range))
     }
@@ -208,10 +274,6 @@ impl Clock for Sim {
         let wall = 1_760_000_000_000_i64 + offset + i64::try_from(mono.as_millis()).unwrap_or(0);
         Now { mono, wall: Timestamp(wall.unsigned_abs()) }
     }
-}
-
-pub(super) fn unavailable(doing: &str, why: &str) -> Error {
-    Error::new(Kind::Unavailable, doing).with_message(why)
 }
 
 pub(super) fn stage_of(change: &Change) -> Stage {

@@ -3,12 +3,12 @@
 use super::{
     fault::{Fault, Stage},
     log::{Life, What},
-    sim::{Sim, stage_of, unavailable},
+    sim::{Sim, stage_of},
 };
 use crate::{
-    Applied, Approved, Capabilities, Change, Context, Error, Evidence, EvidenceSource, Health, HealthCheck, Kind, Look,
-    Observation, Prepared, Record, Release, Result, Settled, Target, TargetId, Token, Verdict, Verifier, Window, Work,
-    seconds, testing::fake::ours_when_stale,
+    Applied, Approved, Capabilities, Change, Context, DiffLine, Error, Evidence, EvidenceSource, Extent, Finding,
+    Health, HealthCheck, Kind, Look, Observation, Prepared, Record, Release, Result, Settled, Severity, Target,
+    TargetId, Token, Verdict, Verifier, Window, Work, seconds, testing::fake::ours_when_stale,
 };
 use async_trait::async_trait;
 use std::{future::pending, sync::Arc, time::Duration};
@@ -24,40 +24,12 @@ pub(super) struct SimTarget {
 }
 
 impl SimTarget {
-    /// What may happen to any call on its way.
-    async fn way(&self, stage: Stage, doing: &str) -> Result<()> {
-        let (sim, life) = (&self.sim, self.life);
-        sim.call(life, stage);
-        yield_now().await;
-        tokio::time::sleep(sim.millis(1..40)).await;
-        if sim.is_out(Fault::PlatformDown, stage) {
-            if sim.chance(4) {
-                pending::<()>().await;
-            }
-            return Err(unavailable(doing, "the platform is down").without_effect());
-        }
-        if sim.is_out(Fault::Denied, stage) {
-            return Err(Error::new(Kind::Denied, doing).with_message("the credentials are gone").without_effect());
-        }
-        if sim.hits(life, Fault::Transient, stage) {
-            return Err(unavailable(doing, "503: not now").without_effect());
-        }
-        if !stage.writes() {
-            if sim.hits(life, Fault::NoAnswer, stage) {
-                pending::<()>().await;
-            }
-            if sim.hits(life, Fault::LateAnswer, stage) {
-                tokio::time::sleep(sim.millis(1000..15_000)).await;
-            }
-        }
-        Ok(())
-    }
-
     async fn write(&self, approved: &Approved, token: Token, work: &Work, stage: Stage) -> Result<Applied> {
         let (sim, life, platform) = (&self.sim, self.life, &self.sim.platform);
-        let lost = || unavailable("write", "the answer was lost");
+        let lost = || sim.unavailable("write", "the answer was lost");
         if sim.hits(life, Fault::Conflict, stage) {
-            return Err(Error::new(Kind::Conflict, "write").with_message("409, for no reason").without_effect());
+            let conflict = Error::new(Kind::Conflict, "write").with_message(sim.says("409, for no reason"));
+            return Err(conflict.without_effect());
         }
         if sim.hits(life, Fault::LostRequest, stage) {
             return Err(lost());
@@ -90,6 +62,15 @@ impl SimTarget {
         answer
     }
 
+    fn worded(&self, mut applied: Applied) -> Applied {
+        if let Extent::Partial { reasons, .. } = &mut applied.extent
+            && self.sim.secrets
+        {
+            *reasons = std::mem::take(reasons).into_iter().map(|(why, n)| (self.sim.says(&why), n)).collect();
+        }
+        applied
+    }
+
     /// How it was a moment ago, if this read is to be a stale one.
     fn stale(&self, look: &Look, stage: Stage) -> Option<Observation> {
         let now = Instant::now();
@@ -118,34 +99,49 @@ impl Target for SimTarget {
     }
     async fn observe(&self, look: Look) -> Result<Observation> {
         let stage = Stage::Observe;
-        self.way(stage, "observe").await?;
-        let (stale, seen) = match self.stale(&look, stage) {
+        self.sim.way(self.life, stage, "observe").await?;
+        let (stale, mut seen) = match self.stale(&look, stage) {
             Some(seen) => (true, seen),
             None => (false, self.sim.platform.observe(look.clone()).await?),
         };
         let (parts, identity, ours) = (Arc::new(seen.parts.clone()), seen.identity.clone(), seen.ours.clone());
         self.sim.note(self.life, What::Read { quick: look.quick, stale, parts, identity, ours });
+        for (_, part) in &mut seen.parts {
+            if let Settled::NotYet { why } | Settled::Never { why } = &mut part.settled {
+                *why = self.sim.says(why);
+            }
+        }
         Ok(seen)
     }
     async fn history(&self, limit: usize) -> Result<Vec<Release>> {
-        self.way(Stage::History, "read the history").await?;
-        self.sim.platform.history(limit).await
+        self.sim.way(self.life, Stage::History, "read the history").await?;
+        let mut history = self.sim.platform.history(limit).await?;
+        if self.sim.secrets {
+            history.iter_mut().for_each(|release| release.why = Some(self.sim.says("deployed")));
+        }
+        Ok(history)
     }
     async fn prepare(&self, change: &Change, work: &Work) -> Result<Prepared> {
-        self.way(Stage::Prepare, "make the change ready").await?;
-        self.sim.platform.prepare(change, work).await
+        self.sim.way(self.life, Stage::Prepare, "make the change ready").await?;
+        let mut prepared = self.sim.platform.prepare(change, work).await?;
+        if self.sim.secrets {
+            prepared.findings.push(Finding::new(Severity::Warning, "owner", self.sim.says("somebody's")));
+            prepared.approved.diff.push(DiffLine::new("env", self.sim.says("was"), self.sim.says("is")));
+        }
+        Ok(prepared)
     }
     async fn apply(&self, approved: &Approved, token: Token, work: &Work) -> Result<Applied> {
         let stage = stage_of(&approved.change);
         let (run, key, epoch) = (work.run().clone(), work.key(), work.epoch());
         let change = Box::new(approved.change.clone());
         self.sim.note(self.life, What::Send { run, key: key.clone(), epoch, change });
-        let answer = match self.way(stage, "write").await {
+        let answer = match self.sim.way(self.life, stage, "write").await {
             Ok(()) => self.write(approved, token, work, stage).await,
             Err(error) => Err(error),
         };
         // Behind the effect and before the answer: a crash here is the one that matters.
         yield_now().await;
+        let answer = answer.map(|applied| self.worded(applied));
         let noted = answer.as_ref().map(Clone::clone).map_err(|e| (e.kind(), e.effect()));
         self.sim.note(self.life, What::Answered { key, answer: noted });
         answer
@@ -171,18 +167,22 @@ impl SimHealth {
         sim.call(life, stage);
         yield_now().await;
         if sim.is_out(Fault::MetricsDown, stage) {
-            return match sim.shared().rng.u8(..3) {
-                0 => Err(unavailable("ask for the health", "no metrics")),
-                _ => Ok(Health::Unknown(vec![])),
+            let nth = sim.shared().rng.u8(..3);
+            return match nth {
+                0 => Err(sim.unavailable("ask for the health", "no metrics")),
+                _ => Ok(Health::unknown("metrics", sim.says("no data"))),
             };
         }
         if sim.hits(life, Fault::UnknownHealth, stage) {
-            return Ok(Health::Unknown(vec![]));
+            return Ok(Health::unknown("metrics", sim.says("no data")));
         }
         if sim.hits(life, Fault::NoAnswer, stage) {
             return pending().await;
         }
-        sim.platform.health().check(context).await
+        let mut health = sim.platform.health().check(context).await?;
+        let (Health::Healthy(seen) | Health::Unhealthy(seen) | Health::Unknown(seen)) = &mut health;
+        seen.iter_mut().for_each(|evidence| evidence.seen = sim.says(&evidence.seen));
+        Ok(health)
     }
 }
 

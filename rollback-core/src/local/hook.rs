@@ -1,7 +1,6 @@
-//! What tells the service that the link was swapped: a command, or a signal.
+//! What tells the service that its files were changed: a command, or a signal.
 
-use super::{layout::Layout, running::read_pid, state::Swap};
-use crate::{Error, Finding, Kind, Result, Severity, process::Process};
+use crate::{Effect, Error, Finding, Kind, ReleaseId, Result, RunId, Severity, process::Process};
 use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -56,30 +55,50 @@ impl std::fmt::Debug for Argv {
     }
 }
 
+/// What it is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told<'a> {
+    pub(super) root: &'a Path,
+    pub(super) key: &'a str,
+    pub(super) run: &'a RunId,
+    pub(super) epoch: u64,
+    pub(super) to: &'a ReleaseId,
+}
+
 impl Hook {
     pub(super) fn is_none(&self) -> bool {
         matches!(self, Hook::None)
     }
-    /// Runs it. At least once a swap, with the same key.
-    pub(super) async fn run(&self, layout: &Layout, swap: &Swap, within: Duration) -> Result<()> {
+    /// Runs it. At least once a change, with the same key.
+    pub(super) async fn run(&self, told: Told<'_>, within: Duration) -> Result<()> {
         match self {
             Hook::None => Ok(()),
             Hook::Signal(signal, file) => send(*signal, file),
             Hook::Command(argv) => {
                 let program = argv.0.first().map_or("", String::as_str);
                 let output = Process::new(argv.0.clone())
-                    .env("ROLLBACK_KEY", &swap.key)
-                    .env("ROLLBACK_RUN", swap.run.as_str())
-                    .env("ROLLBACK_EPOCH", swap.epoch.to_string())
-                    .env("ROLLBACK_RELEASE", swap.to.as_str())
-                    .env("ROLLBACK_ROOT", layout.root().display().to_string())
-                    .dir(layout.root())
+                    .env("ROLLBACK_KEY", told.key)
+                    .env("ROLLBACK_RUN", told.run.as_str())
+                    .env("ROLLBACK_EPOCH", told.epoch.to_string())
+                    .env("ROLLBACK_RELEASE", told.to.as_str())
+                    .env("ROLLBACK_ROOT", told.root.display().to_string())
+                    .dir(told.root)
                     .within(within)
                     .stdout_limit(0)
                     .run()
                     .await
-                    // The link is swapped already: whatever the hook did or not, look before the next write.
-                    .map_err(|e| failed(e.kind(), format!("the restart hook {program}")).with_source(e))?;
+                    // The files are changed already: whatever the hook did or not, look before the next write.
+                    .map_err(|e| match (e.kind(), e.effect()) {
+                        (Kind::Unavailable, Effect::Unknown) => failed(
+                            Kind::Unavailable,
+                            format!(
+                                "the restart hook {program} did not end within {within:?} and was killed, so the service \
+                                 may or may not have been restarted: find out why it hangs, or give it longer"
+                            ),
+                        )
+                        .with_transient(false),
+                        _ => failed(e.kind(), format!("the restart hook {program}")).with_source(e),
+                    })?;
                 if output.is_success() {
                     return Ok(());
                 }
@@ -114,6 +133,11 @@ impl Hook {
     }
 }
 
+/// It was killed because it did not end: once more will take as long.
+pub(super) fn hung(e: &Error) -> bool {
+    e.kind() == Kind::Unavailable && !e.is_transient() && e.effect() == Effect::Unknown
+}
+
 fn failed(kind: Kind, message: String) -> Error {
     Error::new(kind, "restart the service").with_message(message)
 }
@@ -128,6 +152,20 @@ fn send(signal: Signal, file: &Path) -> Result<()> {
         let message = format!("process {} ({}) could not be signalled", pid.as_raw_nonzero(), file.display());
         failed(e.kind(), message).with_source(e)
     })
+}
+
+/// The number in a pid file; `None` if there is no such file.
+pub(super) fn read_pid(file: &Path) -> Result<Option<rustix::process::Pid>> {
+    let operation = || format!("read the pid in {}", file.display());
+    let Some(bytes) = crate::atomic_file::read(file, 64)? else { return Ok(None) };
+    let text = String::from_utf8_lossy(&bytes);
+    match text.trim().parse().ok().filter(|n| *n > 1).and_then(rustix::process::Pid::from_raw) {
+        Some(pid) => Ok(Some(pid)),
+        None => {
+            let message = "it holds no process id: see who writes it";
+            Err(Error::new(Kind::Invalid, operation()).with_message(message).without_effect())
+        }
+    }
 }
 
 /// Would the kernel find and run it?

@@ -3,22 +3,31 @@
 //! Never the wall clock. On Linux: the time since boot, suspended time included; together with the boot's id, the pid and
 //! the process's start time it tells a dead holder from a slow one. Elsewhere the monotonic clock, and the lease alone.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A process, unmistakable on one host. Empty texts: this system does not tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Holder {
-    pub(super) boot: String,
+///
+/// ```
+/// use rollback_core::journal::Holder;
+/// let me = Holder::this();
+/// assert!(!me.is_dead(&me));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Of which boot of its host.
+    pub boot: String,
     /// Pids mean something only within it.
-    pub(super) pid_namespace: String,
-    pub(super) pid: u32,
+    pub pid_namespace: String,
+    /// Its number there.
+    pub pid: u32,
     /// In clock ticks since boot; 0 where unknown.
-    pub(super) started: u64,
+    pub started: u64,
 }
 
 impl Holder {
     /// This process.
-    pub(super) fn this() -> Self {
+    pub fn this() -> Self {
         let text = |path| std::fs::read_to_string(path).map_or(String::new(), |t| t.trim().to_owned());
         let pid = std::process::id();
         Self {
@@ -29,8 +38,9 @@ impl Holder {
             started: look_at(pid).map_or(0, |p| p.started),
         }
     }
-    /// Is it certain that it is dead, seen from `me`? Where pids cannot be compared, it never is.
-    pub(super) fn is_dead(&self, me: &Holder) -> bool {
+    /// Is it certain that it is dead, seen from `me`, a process of the same host? Another boot is a dead one: between hosts,
+    /// compare [`boot`](Holder::boot) first. Where pids cannot be compared, it never is.
+    pub fn is_dead(&self, me: &Holder) -> bool {
         if self == me || self.boot.is_empty() || me.boot.is_empty() {
             return false;
         }
@@ -77,8 +87,9 @@ fn parse_stat(stat: &str) -> Option<Process> {
     Some(Process { started, gone: matches!(state, "X" | "x") || (state == "Z" && threads <= 1) })
 }
 
+#[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "the journal in a file alone times leases so"))]
 /// Milliseconds on the clock that leases are timed by. Only to be compared within one boot.
-pub(super) fn now() -> u64 {
+pub(in crate::journal) fn now() -> u64 {
     #[cfg(target_os = "linux")]
     let clock = rustix::time::ClockId::Boottime;
     #[cfg(not(target_os = "linux"))]
@@ -89,8 +100,9 @@ pub(super) fn now() -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
+#[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "the journal in a file alone times leases so"))]
 /// Has a lease of `length` that lasts until `until` run out? One that lasts longer than its length is of another boot.
-pub(super) fn has_lapsed(now: u64, until: u64, length: u64) -> bool {
+pub(in crate::journal) fn has_lapsed(now: u64, until: u64, length: u64) -> bool {
     until <= now || until - now > length
 }
 

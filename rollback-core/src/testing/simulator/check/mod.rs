@@ -5,17 +5,21 @@
 //! best effort, writes that were on their way before somebody else's; where the wall clock jumped, the budget, which has no
 //! other clock across processes.
 
+mod effects;
+mod ends;
+mod freezes;
+mod writes;
+
 use super::{
     Broken,
     log::{Life, PartStates, Record, What},
     scenario::{Order, Scenario},
     sim::Sim,
-    target::STALE_FOR,
 };
 use crate::{
-    At, Capacity, Change, Effect, Entry, Extent, Fencing, Gate, Identity, Line, OnUnknown, OrderedBy, Outcome, PartId,
-    PartMap, PartState, Plan, Policy, ReleaseId, RunId, Running, Settled, Standing, Step, Support, Weight,
-    testing::fake::{Action, Happened, Landed, Scene},
+    At, Capacity, Change, Entry, Extent, Fencing, Gate, Identity, Line, OrderedBy, Outcome, PartId, PartMap, PartState,
+    Plan, Policy, ReleaseId, RunId, Running, Settled, Standing, Step, Support, Timestamp, Weight,
+    testing::fake::{Action, Scene},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,7 +43,8 @@ struct Run {
     plan: Option<Plan>,
     /// Releases that may be seen without somebody else having been there.
     known: BTreeSet<ReleaseId>,
-    /// It aborted what does not say where it lands: anything but the suspect may be its doing.
+    /// It aborted what does not say where it lands: anything but the suspect may be its doing, until it is journalled where
+    /// it landed.
     lands_anywhere: bool,
     /// What ran at the start, where history does not know it.
     found: Vec<Running>,
@@ -47,10 +52,14 @@ struct Run {
     doing: BTreeMap<String, Duration>,
     /// Writes that were confirmed.
     did: BTreeSet<String>,
+    freezes: Freezes,
+    /// A gate was told that something is unhealthy, and the process could write it down.
+    ill: bool,
     /// Writes that were sent, by key.
     sent: BTreeMap<String, Vec<Sent>>,
     /// Effects, by key.
     effects: BTreeMap<String, u32>,
+    last_effect: Duration,
     lost: Vec<String>,
     approved: bool,
     needs_approval: bool,
@@ -59,6 +68,23 @@ struct Run {
     reached: bool,
     journal_lost: bool,
     ended: bool,
+}
+
+/// What is known of a run's freeze of the pipeline.
+#[derive(Debug, Default)]
+struct Freezes {
+    /// The durable intents, oldest first: until when.
+    intents: Vec<Option<Timestamp>>,
+    /// When it first arrived behind a durable intent.
+    landed: Option<Duration>,
+    /// From these processes.
+    by: BTreeSet<Life>,
+    /// What those said that were answered.
+    answers: Vec<u32>,
+    /// The journal says that it holds.
+    known: bool,
+    /// The journal says that it does not.
+    given_up: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -98,6 +124,12 @@ struct Process {
     health: BTreeMap<Option<PartId>, Vec<(Duration, &'static str)>>,
     samples: BTreeMap<String, Vec<(Duration, &'static str)>>,
     journal_failed: bool,
+    /// Since when it hears nothing of what others do in its run: it goes on without a journal, or one of them took over.
+    apart: Option<Duration>,
+    /// A gate was told that something is unhealthy.
+    ill: bool,
+    /// Where it first saw such an abort stand: from then on it knows, journalled or not.
+    landed: Option<BTreeSet<ReleaseId>>,
 }
 
 /// Who holds the target's lock, seen from outside.
@@ -214,15 +246,16 @@ impl Judge<'_> {
             }
             What::Busy { run } => self.busy(run),
             What::BeginFailed { run } => {
-                self.process().journal_failed = true;
-                self.run(run).journal_lost = true;
+                // Where it happened all the same, this process did not hear of it: neither which run it is, nor its lines.
+                let process = self.process();
+                process.run = Some(run.clone());
+                (process.drives, process.damaged) = (false, false);
+                self.journal_lost(run);
             }
             What::Appended { run, epoch, lines } => self.appended(run, *epoch, lines),
             What::AppendFailed { run, fenced } => {
-                let process = self.process();
-                process.fenced |= *fenced;
-                process.journal_failed = true;
-                self.run(run).journal_lost = true;
+                self.process().fenced |= *fenced;
+                self.journal_lost(run);
             }
             What::Renewed { run } => self.kept(run),
             What::LetGo { run, epoch } => {
@@ -237,6 +270,9 @@ impl Judge<'_> {
                 process.reads += 1;
                 process.last_read = Some((now, parts.clone(), *stale));
                 process.all_reads.push((now, parts.clone()));
+                if !*stale {
+                    self.lands(parts);
+                }
             }
             What::Send { run, key, change, .. } => self.send(run, key, change),
             What::Answered { key, answer } => self.answered(key, answer),
@@ -244,21 +280,32 @@ impl Judge<'_> {
             What::Health { part, says } => {
                 let process = self.process();
                 process.health.entry(part.clone()).or_default().push((now, says));
+                process.ill |= *says == "unhealthy";
             }
             What::Sample { verifier, says } => {
                 self.process().samples.entry(verifier.clone()).or_default().push((now, says));
             }
+            What::Freeze { run, until } => self.freeze(run, *until),
+            What::Frozen { run, until } => self.frozen(run, *until),
+            What::FreezeAnswered { run, was } => self.run(run).freezes.answers.extend(was),
+            What::Unfrozen { run } => self.unfrozen(run),
+            What::DeployedAgain => {}
+            What::Leak { place, before } => self.broke(17, format!("a secret is in {place}, behind {before:?}")),
+            What::Over { held, left, setting } => self.over(held, left, *setting),
             What::Approved { .. } => {
                 if let Some(run) = self.process().run.clone() {
                     self.run(&run).approved = true;
                 }
             }
-            What::Ended { outcome, lines, scene } => self.ended(outcome, lines, scene),
+            What::Ended { outcome, lines, scene, frozen } => {
+                self.ended(outcome, lines, scene);
+                self.named(*frozen);
+            }
             What::Fault { .. } => {}
         }
     }
 
-    // ---- the lock ---------------------------------------------------------------------------------------------------
+    // ---- the lock --------------------------------------------------------------------------------------------------------
 
     fn begun(&mut self, run: &RunId, epoch: u64, policy: &Policy, took_over: bool, damaged: bool) {
         let now = self.now;
@@ -275,9 +322,12 @@ impl Judge<'_> {
         self.takeovers.push(now);
         self.lock = Some(Lock { run: run.clone(), epoch, kept: now, lease: policy.lease, free: false });
         self.run(run).policy = policy.clone();
+        for other in self.processes.values_mut().filter(|other| other.run.as_ref() == Some(run) && other.drives) {
+            other.apart.get_or_insert(now);
+        }
         let process = self.process();
         process.run = Some(run.clone());
-        process.drives = true;
+        (process.drives, process.apart) = (true, None);
         process.damaged = damaged;
     }
 
@@ -303,7 +353,7 @@ impl Judge<'_> {
         }
     }
 
-    // ---- the journal ------------------------------------------------------------------------------------------------
+    // ---- the journal -----------------------------------------------------------------------------------------------------
 
     fn appended(&mut self, run: &RunId, epoch: u64, lines: &[Line]) {
         if lines.is_empty() {
@@ -314,6 +364,8 @@ impl Judge<'_> {
             return;
         }
         self.kept(run);
+        let ill = self.process().ill;
+        self.run(run).ill |= ill;
         if let Some(lock) = &self.lock
             && (lock.epoch != epoch || lock.run != *run)
         {
@@ -322,6 +374,18 @@ impl Judge<'_> {
         }
         for line in lines {
             self.line(run, line);
+        }
+    }
+
+    fn journal_lost(&mut self, id: &RunId) {
+        let now = self.now;
+        let run = self.run(id);
+        run.journal_lost = true;
+        let optional = run.policy.journal == Support::IfThere;
+        let process = self.process();
+        process.journal_failed = true;
+        if optional {
+            process.apart.get_or_insert(now);
         }
     }
 
@@ -372,6 +436,7 @@ impl Judge<'_> {
                 run.wanted = Some(wanted.id.clone());
             }
             Entry::Planned(plan) => self.planned(id, plan),
+            Entry::Freezing { .. } | Entry::Froze { .. } | Entry::FreezeUnclear { .. } => self.freeze_line(id, entry),
             Entry::Prepared { approved, .. } => {
                 let run = self.run(id);
                 run.needs_approval = approved.iter().any(|a| a.needs_approval.is_some());
@@ -402,6 +467,11 @@ impl Judge<'_> {
                     self.broke(13, format!("{id}/{at} is said to be so already, and was not read so"));
                 }
             }
+            Entry::Landed { on, .. } => {
+                let run = self.run(id);
+                run.known.extend(on.values().cloned());
+                run.lands_anywhere = false;
+            }
             Entry::StepDone { at } => self.step_done(id, *at),
             Entry::Lost { what, .. } => self.run(id).lost.push(what.clone()),
             Entry::Reached { .. } => self.run(id).reached = true,
@@ -418,7 +488,7 @@ impl Judge<'_> {
                 }
             }
             Entry::Ended(outcome) => {
-                if let Outcome::Recovered = outcome {
+                if let Outcome::Recovered = **outcome {
                     let (held, due) = (self.run(id).held, self.scenario.verifiers());
                     if held < due {
                         self.broke(13, format!("{id} recovered with {held} of {due} verifiers"));
@@ -499,12 +569,18 @@ impl Judge<'_> {
             match gate {
                 Gate::Healthy { part, hold } if self.scenario.checks_health() => {
                     let all = self.process().health.get(&Some(part.clone())).cloned().unwrap_or_default();
-                    // Who breaks the glass does not wait for what cannot be found out, if it is said.
+                    // A person does not wait for ever for what cannot be found out, if it is said.
                     let lost = format!("health of {part}");
+                    let was_ill = self.process().ill;
                     let run = self.run(id);
+                    let was_ill = was_ill || run.ill;
                     let said = run.lost.iter().any(|what| what.starts_with(&lost));
-                    if run.policy.journal == Support::IfThere && said && all.last().is_none_or(|(_, s)| *s == "unknown")
-                    {
+                    let person = run.policy.ordered_by == OrderedBy::Person;
+                    if person && said && all.last().is_none_or(|(_, s)| *s == "unknown") {
+                        if was_ill {
+                            let why = "was gone past because nobody could tell, and it was unhealthy before";
+                            self.broke(12, format!("{id}/{at}: {part} {why}"));
+                        }
                         continue;
                     }
                     self.held_for(&all, "healthy", *hold, &format!("{id}/{at}: {part}"));
@@ -546,301 +622,6 @@ impl Judge<'_> {
                 self.broke(12, format!("{of} counts as {says} for {hold:?}, and was so since {since:?} only"));
             }
             Some(_) => {}
-        }
-    }
-
-    // ---- writes -----------------------------------------------------------------------------------------------------
-
-    fn send(&mut self, id: &RunId, key: &str, change: &Change) {
-        let now = self.now;
-        let scenario = self.scenario;
-        let process = self.process();
-        let (order, fenced, damaged, reads) = (process.order, process.fenced, process.damaged, process.reads);
-        let last_read = process.last_read.clone();
-        if order == Some(Order::Rehearsal) {
-            self.broke(18, format!("{key} was sent in a rehearsal"));
-        }
-        if fenced {
-            self.broke(2, format!("{key} was sent after the process was told that its lease is lost"));
-        }
-        if damaged {
-            self.broke(16, format!("{key} was sent on a journal with a line missing"));
-        }
-        let policy = self.run(id).policy.clone();
-        let has_the_word = policy.ordered_by == OrderedBy::Person && policy.irreversible;
-        if !scenario.reversible && !has_the_word {
-            self.broke(7, format!("{key} was sent, and going back may lose data"));
-        }
-        let run = self.run(id);
-        if run.needs_approval && policy.approvals && !run.approved {
-            self.broke(7, format!("{key} was sent without the approval that it needs"));
-        }
-        self.again(id, key, reads);
-        self.floor(id, key, change, last_read.as_ref());
-        self.strangers_were_read(id, key, last_read.as_ref());
-        let life = self.life;
-        let forgot = self.process().journal_failed;
-        let run = self.run(id);
-        run.known.extend(mentions(change));
-        run.lands_anywhere |= matches!(change, Change::Abort { expect: crate::Landing::Unsaid, .. });
-        let unjournalled = !run.doing.contains_key(key) || (forgot && run.policy.journal == Support::IfThere);
-        run.sent.entry(key.to_owned()).or_default().push(Sent { life, at: now, reads, unjournalled, answer: None });
-    }
-
-    /// The same write once more.
-    fn again(&mut self, id: &RunId, key: &str, reads: u64) {
-        let (now, life) = (self.now, self.life);
-        let on_unknown = self.scenario.on_unknown;
-        let (forgot, began) = (self.process().journal_failed, self.process().started);
-        let run = self.run(id);
-        let confirmed = run.did.contains(key);
-        let look = run.policy.look_again_for;
-        let Some(last) = run.sent.get(key).and_then(|sent| sent.last()).cloned() else { return };
-        // Without a journal, a process knows nothing of those before it.
-        // One that is still at it although its lease is lost is a matter of invariant 2.
-        let forgot = forgot && run.policy.journal == Support::IfThere;
-        if last.life != life && (last.at >= began || last.unjournalled || forgot) {
-            return;
-        }
-        if confirmed && !forgot {
-            self.broke(9, format!("{key} was confirmed, and is sent again"));
-        }
-        if last.life == life && reads <= last.reads {
-            self.broke(8, format!("{key} is sent again without a look in between"));
-        }
-        let lost = match last.answer {
-            Some((_, Answer::Ok | Answer::NoEffect)) => return,
-            Some((at, Answer::Unknown)) => at,
-            None => last.at,
-        };
-        match on_unknown {
-            OnUnknown::Again => {}
-            OnUnknown::FindByKey | OnUnknown::Observe => {
-                if now.saturating_sub(lost) < look {
-                    self.broke(
-                        8,
-                        format!("{key} is sent again {:?} after its answer was lost", now.saturating_sub(lost)),
-                    );
-                }
-            }
-            OnUnknown::AskHuman => {
-                self.broke(8, format!("{key} is sent again, and nobody can tell whether it happened"))
-            }
-        }
-    }
-
-    fn floor(&mut self, id: &RunId, key: &str, change: &Change, read: Option<&(Duration, PartStates, bool)>) {
-        if self.process().journal_failed && self.run(id).policy.journal == Support::IfThere {
-            // Its plan is in no journal.
-            return;
-        }
-        let rung = key.rsplit('/').next().and_then(|at| at.split('.').next()?.parse::<usize>().ok()).unwrap_or(0);
-        let Some(plan) = self.run(id).plan.clone() else { return };
-        let (Some(total), Some(rung)) = (plan.begins_at.serving_capacity(), plan.rungs.get(rung)) else { return };
-        let needed = rung.floor.of(total);
-        let (Some((_, parts, _)), Change::Reach(wishes)) = (read, change) else { return };
-        let (before, mut after) = (serving(parts), (**parts).clone());
-        for (part, wish) in &wishes.0 {
-            let Some(state) = after.get_mut(part) else { continue };
-            if wish.weight.is_some() {
-                state.weight = wish.weight;
-            }
-            if let Some(Capacity::Exactly(n)) = wish.capacity {
-                state.ready = state.ready.map(|ready| ready.min(n));
-                state.capacity = Some(n);
-            }
-        }
-        let left = serving(&after);
-        if left < needed && left < before {
-            self.broke(11, format!("{key} leaves {left} of {before} instances serving, and {needed} are the floor"));
-        }
-    }
-
-    /// Where nothing fences, what somebody else did must at least not be written over once it was read.
-    fn strangers_were_read(&mut self, id: &RunId, key: &str, read: Option<&(Duration, PartStates, bool)>) {
-        let Some((_, parts, _)) = read else { return };
-        if let Some(stranger) = self.stranger(id, parts) {
-            self.broke(6, format!("{key} was sent although {stranger} was read"));
-        }
-    }
-
-    fn stranger(&mut self, id: &RunId, parts: &PartMap<PartState>) -> Option<String> {
-        let forgot = self.process().journal_failed;
-        let run = self.run(id);
-        run.plan.as_ref()?;
-        if forgot && run.policy.journal == Support::IfThere {
-            // Without a journal a process plans anew, and nobody sees the plan.
-            return None;
-        }
-        parts.iter().find_map(|(part, state)| {
-            let unknown = matches!(&state.running, Running::Unknown { .. }) && !run.found.contains(&state.running);
-            let strange = |r: &&ReleaseId| !run.known.contains(*r) && !run.lands_anywhere;
-            let other = state.wanted.iter().chain(state.running.mentions()).find(strange);
-            match (unknown, other) {
-                (true, _) => Some(format!("{part} with {}", state.running)),
-                (false, Some(release)) => Some(format!("{part} with {release}")),
-                (false, None) => None,
-            }
-        })
-    }
-
-    fn answered(&mut self, key: &str, answer: &Result<crate::Applied, (crate::Kind, Effect)>) {
-        let (now, life) = (self.now, self.life);
-        let Some((run, _)) = key.rsplit_once('/') else { return };
-        let answer = match answer {
-            Ok(_) => Answer::Ok,
-            Err((_, Effect::None)) => Answer::NoEffect,
-            Err(_) => Answer::Unknown,
-        };
-        if let Some(sent) = self.run(&RunId::new(run)).sent.get_mut(key)
-            && let Some(last) = sent.iter_mut().rev().find(|s| s.life == life)
-        {
-            last.answer = Some((now, answer));
-        }
-    }
-
-    // ---- the world --------------------------------------------------------------------------------------------------
-
-    fn happened(&mut self, happened: &Happened) {
-        match happened {
-            Happened::Wrote { run, key, epoch, landed, before, after } => {
-                self.scene = Some(after.clone());
-                if *landed == Landed::Changed {
-                    self.effect(run, key, *epoch, before, after);
-                } else {
-                    self.run(run).effects.entry(key.clone()).or_default();
-                }
-            }
-            Happened::Refused { .. } => {}
-            Happened::Else(action, after) => {
-                self.scene = Some(after.clone());
-                self.others.push((self.now, action.clone()));
-            }
-        }
-    }
-
-    fn effect(&mut self, id: &RunId, key: &str, epoch: u64, before: &Scene, after: &Scene) {
-        let now = self.now;
-        self.last_effect = now;
-        let tokens = self.tokens();
-        let waived = {
-            let run = self.run(id);
-            run.policy.journal == Support::IfThere && run.journal_lost
-        };
-        if !waived && !self.run(id).doing.contains_key(key) {
-            self.broke(1, format!("{key} had an effect without a durable intent"));
-        }
-        if epoch > 0 && epoch < self.highest_effect && tokens && !waived {
-            let highest = self.highest_effect;
-            self.broke(2, format!("{key} had an effect under epoch {epoch}, after one under {highest}"));
-        }
-        self.highest_effect = self.highest_effect.max(epoch);
-        if tokens {
-            let run = self.run(id);
-            // Without a journal a process identifies anew.
-            if !waived && !run.identities.is_empty() && !run.identities.contains(&before.identity) {
-                let (is, was) = (before.identity.clone(), run.identities.clone());
-                self.broke(4, format!("{key} changed {is}, and the run is about {was:?}"));
-            }
-            if let Some(stranger) = self.stranger(id, &before.parts) {
-                self.broke(6, format!("{key} changed what shows {stranger}"));
-            }
-        }
-        let run = self.run(id);
-        if !run.identities.is_empty() && before.identity != after.identity {
-            run.identities.push(after.identity.clone());
-        }
-        let times = run.effects.entry(key.to_owned()).or_default();
-        *times += 1;
-        let times = *times;
-        let first = run.sent.get(key).and_then(|s| s.first()).map_or(Duration::ZERO, |s| s.at);
-        let disturbed = self.others.iter().any(|(at, _)| *at >= first);
-        if times > 1 && !self.scenario.pieces && !disturbed && !waived && (tokens || self.scenario.knows_keys) {
-            self.broke(8, format!("{key} had {times} effects"));
-        }
-    }
-
-    // ---- ends -------------------------------------------------------------------------------------------------------
-
-    fn ended(&mut self, outcome: &Outcome, lines: &[Line], scene: &Scene) {
-        let process = self.process();
-        let (read, began, fenced) = (process.last_read.clone(), process.began, process.fenced);
-        let (drives, damaged) = (process.drives && !process.journal_failed, process.damaged);
-        let Some(id) = process.run.clone() else { return };
-        let report: BTreeSet<String> = lines
-            .iter()
-            .filter_map(|line| match &line.entry {
-                Entry::Doing { at, .. } => Some(format!("{id}/{at}")),
-                _ => None,
-            })
-            .collect();
-        // What another process of the run did without a journal, this one cannot know.
-        let life = self.life;
-        let run = self.run(&id);
-        let waived = run.policy.journal == Support::IfThere && run.journal_lost;
-        let mine = |key: &String| run.sent.get(key).is_some_and(|sent| sent.iter().any(|s| s.life == life));
-        let effects: Vec<String> =
-            run.effects.keys().filter(|key| (drives && !waived && !fenced) || mine(key)).cloned().collect();
-        for key in &effects {
-            if !report.contains(key) && !damaged {
-                self.broke(20, format!("{key} had an effect, and the report of {id} does not know it"));
-            }
-        }
-        let untouched = matches!(outcome, Outcome::Refused { .. } | Outcome::NothingToDo | Outcome::Rehearsed);
-        // Of a damaged journal it can only be said that nothing more was touched.
-        if untouched && !effects.is_empty() && !damaged {
-            self.broke(20, format!("{id} ended as {}, and had {effects:?}", outcome.name()));
-        }
-        let lost = lines.iter().any(|line| matches!(line.entry, Entry::Lost { .. }));
-        if waived
-            && !lost
-            && self.process().journal_failed
-            && effects.iter().any(|key| !self.run(&id).doing.contains_key(key))
-        {
-            self.broke(20, format!("{id} wrote without a journal, and its report says nothing of it"));
-        }
-        match outcome {
-            Outcome::Recovered => self.recovered(&id, lines, scene, read.as_ref()),
-            Outcome::Superseded { by } => {
-                let somebody = self.others.iter().any(|(_, a)| !matches!(a, Action::Collect(_) | Action::Ail(..)));
-                let fenced = fenced && self.takeovers.iter().any(|at| *at > began);
-                let replaced = self.replaced.contains(&id);
-                let somebody = somebody || self.runs.iter().any(|(other, run)| *other != id && !run.effects.is_empty());
-                // A run that lost its journal may meet its own writes.
-                if !somebody && !fenced && !replaced && !waived {
-                    self.broke(6, format!("{id} is superseded by {by}, and nobody was there"));
-                }
-            }
-            Outcome::Stuck { parts, .. } => {
-                if let Some((_, seen, _)) = read
-                    && parts.len() < seen.len()
-                    && !parts.is_empty()
-                {
-                    self.broke(14, format!("{id} is stuck, and tells of {} of {} parts", parts.len(), seen.len()));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn recovered(&mut self, id: &RunId, lines: &[Line], scene: &Scene, read: Option<&(Duration, PartStates, bool)>) {
-        let chosen = lines.iter().find_map(|line| match &line.entry {
-            Entry::Chose { suspect, wanted, .. } => Some((suspect.clone(), wanted.id.clone())),
-            _ => None,
-        });
-        let Some((suspect, wanted)) = chosen else {
-            return self.broke(13, format!("{id} recovered without having chosen"));
-        };
-        let lately = read.map_or(Duration::ZERO, |(at, ..)| at.saturating_sub(STALE_FOR));
-        if self.others.iter().any(|(at, _)| *at >= lately) {
-            return;
-        }
-        let serving: Vec<_> = scene.parts.iter().filter(|(_, part)| part.serves()).collect();
-        if let Some((part, state)) = serving.iter().find(|(_, part)| part.running.mentions().contains(&&suspect)) {
-            self.broke(13, format!("{id} recovered, and {part} still runs {}", state.running));
-        }
-        if !serving.iter().any(|(_, part)| part.runs(&wanted)) {
-            self.broke(13, format!("{id} recovered, and {wanted} serves nowhere"));
         }
     }
 }

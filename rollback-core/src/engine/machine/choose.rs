@@ -1,0 +1,144 @@
+//! A read is judged: is it the same object, and nobody else's work? And the release to go to is chosen.
+
+use super::State;
+use crate::{
+    Chosen, Entry, Fault, NoChoice, Observation, OrderedBy, Ours, Outcome, PartState, Past, Policy, ReleaseId, Running,
+    Support, Trace, engine::bug::Bug,
+};
+use std::sync::Arc;
+
+/// A release that no part is told to run, runs or is on its way to, where all that runs is known.
+fn serves_nowhere(release: &ReleaseId, seen: &Observation) -> bool {
+    let part = |part: &PartState| {
+        !matches!(part.running, Running::Unknown { .. } | Running::Between { .. })
+            && part.wanted.as_ref() != Some(release)
+            && !part.running.mentions().contains(&release)
+    };
+    seen.serving().next().is_some()
+        && seen.parts.values().all(part)
+        && seen.in_flight.as_ref().is_none_or(|flight| flight.to.as_ref() != Some(release))
+}
+
+impl State {
+    pub(super) fn observed(&mut self, seen: Arc<Observation>) {
+        if let Some(was) = &self.fold.identity
+            && *was != seen.identity
+            && !self.has(Bug::IgnoreIdentity)
+        {
+            let why = format!("this is {}, and the run began on {was}", seen.identity);
+            return self.refuse(why, "look who made it anew, or point the run at the same object");
+        }
+        if let Some(plan) = &self.fold.plan
+            && !self.has(Bug::IgnoreForeign)
+        {
+            // What is armed was not sent yet: nothing that shows is its doing.
+            let begun = match (&self.fold.doing, self.fold.begun.split_last()) {
+                (Some(doing), Some((_, before))) if self.scratch.armed && doing.partial.is_none() => before,
+                _ => &self.fold.begun[..],
+            };
+            let by = match (seen.foreign(&plan.found, begun), &seen.ours) {
+                (Some((_, Running::Release(release))), _) => Some(release.to_string()),
+                (Some((part, other)), _) => Some(format!("{part} runs {other}")),
+                (None, Ours::Replaced { by }) => Some(by.clone()),
+                _ => None,
+            };
+            if let Some(by) = by {
+                self.scratch.seen = Some(seen);
+                return self.end(Outcome::Superseded { by });
+            }
+        }
+        self.scratch.seen = Some(seen);
+    }
+
+    pub(super) fn recall(&mut self, past: Result<Past, Fault>, lost: &[(String, Fault)]) {
+        let policy = self.policy();
+        for (what, fault) in lost {
+            if policy.journal == Support::Must {
+                // One that is away for a moment is waited for, as the target is.
+                if self.try_again(fault) {
+                    return;
+                }
+                return self.refuse(fault.to_string(), "repair the journal, or break the glass");
+            }
+            self.lose(what, fault);
+        }
+        match past {
+            Ok(past) => self.choose(past, &policy),
+            Err(fault) => {
+                if !self.try_again(&fault) {
+                    self.refuse(fault.to_string(), "make the history of the target readable");
+                }
+            }
+        }
+    }
+
+    fn choose(&mut self, past: Past, policy: &Policy) {
+        let (Some(intent), Some(seen)) = (self.intent.clone(), self.scratch.seen.as_ref()) else { return };
+        let mut past = past.with_ledger_releases();
+        past.target_keeps_trace = self.capabilities.keeps_trace;
+        self.scratch.choose_again = false;
+        self.scratch.unfinished = past.unfinished.take();
+        for release in past.history.iter_mut().filter(|release| self.scratch.gone.contains(&release.id)) {
+            release.available = false;
+        }
+        if policy.ordered_by == OrderedBy::Machine && !self.has(Bug::IgnoreBudget) {
+            let recent = past.recent.iter().filter(|at| self.wall.since(**at) < policy.budget.window).count();
+            if recent >= policy.budget.allows() as usize {
+                return self.refuse(
+                    format!("{recent} rollbacks of this target in the last {:?} already", policy.budget.window),
+                    "a person orders it",
+                );
+            }
+        }
+        let named = intent.suspect.as_ref();
+        let goal = past.taken_over.clone().filter(|_| named.is_none());
+        self.scratch.goes_on = goal.is_some();
+        // Whoever breaks the glass while a rollback is going on, and blames nothing else, wants what that one wanted.
+        let goes_on = |trace: Trace| {
+            let chosen =
+                past.choose(&crate::Choose::Exactly(trace.reached), &trace.left, policy.known_bad.is_some())?;
+            Ok(Chosen { why: format!("where run {} was going, which was taken over", trace.run), ..chosen })
+        };
+        let anew = || {
+            past.suspect(named, seen).and_then(|suspect| {
+                let mut choose = intent.choose.clone();
+                if self.has(Bug::ChooseKnownBad) {
+                    let newest = past.history.iter().find(|r| r.id != suspect && r.available);
+                    choose = newest.map_or(choose, |r| crate::Choose::Exactly(r.id.clone()));
+                }
+                let will_do = policy.known_bad.is_some() || self.has(Bug::ChooseKnownBad);
+                past.choose(&choose, &suspect, will_do)
+            })
+        };
+        let chosen = goal.map_or_else(anew, goes_on);
+        // A name that nobody knows may be a slip: it is refused, not left.
+        let left_already =
+            named.is_some_and(|named| past.history.iter().any(|r| r.id == *named) && serves_nowhere(named, seen));
+        match chosen {
+            // There is nothing to leave, whether or not there would be somewhere to go.
+            Err(_) if left_already => self.end(Outcome::NothingToDo),
+            Err(NoChoice { why, lift }) => self.refuse(why, lift),
+            Ok(chosen) => {
+                // Of all that history there is, this is what the end needs: ten thousand runs must fit into memory.
+                let suspect = past.history.into_iter().find(|release| release.id == chosen.suspect);
+                self.scratch.suspect = suspect.map(Box::new);
+                if !self.capabilities.reversible {
+                    let why = "going back may lose data, and cannot be undone";
+                    if policy.ordered_by == OrderedBy::Machine {
+                        return self.refuse(why, "a person orders it, with Policy::with_irreversible");
+                    }
+                    if !policy.irreversible {
+                        return self.refuse(why, "a word of its own: Policy::with_irreversible");
+                    }
+                }
+                let known_bad = chosen.known_bad.then(|| chosen.wanted.id.clone());
+                let Chosen { suspect, wanted, why, unverified, .. } = chosen;
+                self.put(Entry::Chose { suspect, wanted: Arc::new(wanted), why, unverified });
+                if let Some(release) = known_bad {
+                    let why = policy.known_bad.clone().unwrap_or_default();
+                    self.put(Entry::Overridden { release, why });
+                }
+            }
+        }
+    }
+}

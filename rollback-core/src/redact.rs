@@ -1,0 +1,141 @@
+//! Secrets out of lines that are kept as evidence.
+//!
+//! Not here: values whose place is known to be secret, which are left out where they are read.
+
+/// What secrets are called.
+const WORDS: [&str; 18] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "pwd",
+    "secret",
+    "token",
+    "api_key",
+    "apikey",
+    "api-key",
+    "access_key",
+    "accesskey",
+    "access-key",
+    "private_key",
+    "privatekey",
+    "private-key",
+    "credential",
+    "authorization",
+    "cookie",
+];
+/// What stands right before a secret without saying what it is.
+const BEFORE: [&str; 2] = ["bearer ", "private key-----"];
+
+/// Whether a variable, a key or a flag of this name may hold a secret.
+///
+/// ```
+/// use rollback_core::redact::names_a_secret;
+/// assert!(names_a_secret("DB_PASSWORD") && names_a_secret("--api-key"));
+/// assert!(!names_a_secret("DB_HOST"));
+/// ```
+pub fn names_a_secret(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    WORDS.iter().any(|word| lower.contains(word))
+}
+
+/// Blanks out what follows `password=`, `DB_TOKEN_OLD:`, `Bearer` and the like, to the end of the line (too much is better
+/// than too little), and what stands before the `@` of a URL.
+///
+/// ```
+/// use rollback_core::redact::without_secrets;
+/// assert_eq!(without_secrets("db password=hunter2 host=a"), "db password= [redacted]");
+/// assert_eq!(without_secrets("to postgres://shop:hunter2@db/shop"), "to postgres://[redacted]@db/shop");
+/// ```
+pub fn without_secrets(line: &str) -> String {
+    let line = without_logins(line);
+    let lower = line.to_ascii_lowercase();
+    let named = WORDS
+        .iter()
+        .flat_map(|word| lower.match_indices(word).map(|(at, word)| at + word.len()))
+        .filter_map(|at| lower.get(at..).and_then(value_after).map(|length| at + length));
+    let known = BEFORE.iter().filter_map(|before| lower.find(before).map(|at| at + before.len()));
+    match named.chain(known).min() {
+        Some(at) if !line[at..].trim().is_empty() => format!("{} [redacted]", line[..at].trim_end()),
+        _ => line,
+    }
+}
+
+/// [`without_secrets`] of each line, and private keys without what stands between their first and their last line.
+///
+/// ```
+/// use rollback_core::redact::text_without_secrets;
+/// assert_eq!(text_without_secrets("db down\npassword=hunter2\nretrying"), "db down\npassword= [redacted]\nretrying");
+/// ```
+pub fn text_without_secrets(text: &str) -> String {
+    let (mut clean, mut in_key) = (String::with_capacity(text.len()), false);
+    for line in text.split_inclusive('\n') {
+        let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+        let ends = line.contains("-----END ");
+        if !in_key || ends {
+            clean.push_str(&without_secrets(line));
+            clean.push_str(end);
+        }
+        in_key = !ends && (in_key || line.contains("PRIVATE KEY-----"));
+    }
+    clean
+}
+
+/// Where the value begins after a word that names a secret: past the rest of the name, a quote or a space, and `:` or `=`.
+fn value_after(rest: &str) -> Option<usize> {
+    let name = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "_-.".contains(c)))?;
+    let rest = &rest[name..];
+    rest.find([':', '=']).filter(|i| *i <= 3 && rest[..*i].chars().all(|c| " \"'\\]".contains(c))).map(|i| name + i + 1)
+}
+
+/// `scheme://user:password@host` without user and password.
+fn without_logins(line: &str) -> String {
+    let (mut text, mut rest) = (String::with_capacity(line.len()), line);
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        text.push_str(before);
+        // A slash in a password is not allowed in a URL, but many write it: what comes first decides.
+        let end = after.find(|c: char| c.is_whitespace() || "/?#\"'`<>".contains(c)).unwrap_or(after.len());
+        rest = match after[..end].rfind('@') {
+            Some(login) => {
+                text.push_str("[redacted]");
+                &after[login..]
+            }
+            None => after,
+        };
+    }
+    text.push_str(rest);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_private_key_goes_with_all_its_lines() {
+        let text = "read\n-----BEGIN PRIVATE KEY-----\nMIIE\nabc\n-----END PRIVATE KEY-----\ndone";
+        assert_eq!(text_without_secrets(text), "read\n-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\ndone");
+        assert_eq!(text_without_secrets("a\n\nb\n"), "a\n\nb\n");
+    }
+
+    #[test]
+    fn secrets_are_blanked_out() {
+        for (line, kept) in [
+            ("GET /health 200", "GET /health 200"),
+            ("db password=hunter2 host=a", "db password= [redacted]"),
+            (r#"{"api_key": "x", "b": 1}"#, r#"{"api_key": [redacted]"#),
+            ("Authorization: Bearer abc", "Authorization: [redacted]"),
+            ("took a token from the bucket", "took a token from the bucket"),
+            ("AWS_SECRET_ACCESS_KEY=abc", "AWS_SECRET_ACCESS_KEY= [redacted]"),
+            ("sent Bearer abc", "sent Bearer [redacted]"),
+            ("env DB_PASSWORD_OLD = x", "env DB_PASSWORD_OLD = [redacted]"),
+            ("token:", "token:"),
+            ("-----BEGIN RSA PRIVATE KEY-----MIIE", "-----BEGIN RSA PRIVATE KEY----- [redacted]"),
+            ("to amqp://u:p@mq:5672/a and redis://:p@r", "to amqp://[redacted]@mq:5672/a and redis://[redacted]@r"),
+            ("see https://example.com/a@b", "see https://example.com/a@b"),
+            ("ü password=ü", "ü password= [redacted]"),
+        ] {
+            assert_eq!(without_secrets(line), kept);
+        }
+    }
+}

@@ -1,0 +1,569 @@
+//! The handle to a cluster, and whether it is the cluster that the caller means.
+//!
+//! Not here: what is done with it. [`Cluster::deployment`] and its like are in the modules of their targets.
+
+use crate::{
+    error::Request,
+    kinds::{NAMESPACE, ObjectKind, POD},
+    prepare::Known,
+    watches::Watches,
+};
+use futures::future::BoxFuture;
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
+use kube::{
+    Api, Client, Config,
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use rollback_core::{Error, Kind, Result};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::{fmt, fmt::Debug, path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Who writes, in `managedFields`.
+pub(crate) const FIELD_MANAGER: &str = "rollback";
+/// So many objects a page, as kubectl asks for.
+pub(crate) const PAGE: u32 = 500;
+/// This namespace's uid is what tells one cluster from another.
+const KUBE_SYSTEM: &str = "kube-system";
+
+/// How a cluster is reached, and which one it must be.
+///
+/// ```no_run
+/// # async fn connect() -> rollback_core::Result<()> {
+/// use rollback_k8s::{Cluster, ClusterOptions};
+/// let options = ClusterOptions::from_context("prod").expecting_uid("6f1c5b1e-0f4f-4c0b-9d0c-0f2f6b3d8a11");
+/// let cluster = Cluster::connect(options).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "nothing happens before Cluster::connect"]
+pub struct ClusterOptions {
+    from: From,
+    name: Option<String>,
+    uid: Option<String>,
+    server: Option<String>,
+    context: Option<String>,
+    namespace: Option<String>,
+    reply_within: Duration,
+    at_once: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum From {
+    Inferred,
+    InCluster,
+    Context(String),
+    Kubeconfig { path: PathBuf, context: Option<String> },
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self {
+            from: From::Inferred,
+            name: None,
+            uid: None,
+            server: None,
+            context: None,
+            namespace: None,
+            reply_within: Duration::from_secs(10),
+            at_once: 32,
+        }
+    }
+}
+
+impl ClusterOptions {
+    /// As kubectl finds it: `$KUBECONFIG`, `~/.kube/config`, else the service account of the pod. With nothing that the
+    /// cluster must be, whatever context happens to be current is rolled back: say what you expect.
+    pub fn inferred() -> Self {
+        Self::default()
+    }
+    /// A context of the usual kubeconfig. It is also what the context must be.
+    pub fn from_context(context: impl Into<String>) -> Self {
+        Self { from: From::Context(context.into()), ..Self::default() }
+    }
+    /// A kubeconfig file; its current context, if none is named.
+    pub fn from_kubeconfig(path: impl Into<PathBuf>, context: Option<&str>) -> Self {
+        Self { from: From::Kubeconfig { path: path.into(), context: context.map(Into::into) }, ..Self::default() }
+    }
+    /// The cluster of the pod that this runs in, with its service account.
+    pub fn in_cluster() -> Self {
+        Self { from: From::InCluster, ..Self::default() }
+    }
+    /// What the cluster is called in the ids of targets: `k8s:NAME/…`. Default: its uid, or, for a user who
+    /// may not read that, the address of its server. Two who call it by different names share neither lock nor ledger: give
+    /// all of them the right to read it, or the same name.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+    /// The uid of its namespace `kube-system`, as `kubectl get namespace kube-system -o jsonpath={.metadata.uid}` shows it.
+    pub fn expecting_uid(mut self, uid: impl Into<String>) -> Self {
+        self.uid = Some(uid.into());
+        self
+    }
+    /// The server's address, as the kubeconfig has it: `https://prod.example:6443`.
+    pub fn expecting_server(mut self, server: impl Into<String>) -> Self {
+        self.server = Some(server.into());
+        self
+    }
+    /// The kubeconfig's context.
+    pub fn expecting_context(mut self, context: impl Into<String>) -> Self {
+        self.context = Some(context.into());
+        self
+    }
+    /// The namespace that the configuration names.
+    pub fn expecting_namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = Some(namespace.into());
+        self
+    }
+    /// How long one request may take. Default: 10 s. What a run allows for a write bounds that too.
+    pub fn with_reply_within(mut self, time: Duration) -> Self {
+        self.reply_within = time;
+        self
+    }
+    /// How many requests are made at the same time, so that a thousand rollbacks do not open a thousand connections. The
+    /// others wait for their turn; what a request may take counts from then. Default: 32. One at least.
+    pub fn with_requests_at_once(mut self, count: usize) -> Self {
+        self.at_once = count.clamp(1, Semaphore::MAX_PERMITS);
+        self
+    }
+}
+
+/// Which cluster this is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClusterIdentity {
+    /// The uid of its namespace `kube-system`. `None` where this user may not read it.
+    pub uid: Option<String>,
+    /// The server's address. `None` for a client that the caller made.
+    pub server: Option<String>,
+    /// The kubeconfig's context. `None` without a kubeconfig.
+    pub context: Option<String>,
+    /// The namespace that the configuration names.
+    pub namespace: String,
+}
+
+impl fmt::Display for ClusterIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".into());
+        write!(
+            f,
+            "uid {}, server {}, context {}, namespace {}",
+            known(&self.uid),
+            known(&self.server),
+            known(&self.context),
+            self.namespace
+        )
+    }
+}
+
+/// A cluster, connected and identified. Cheap to clone; the clones share connections and what is known of permissions.
+///
+/// # Permissions
+/// In a ClusterRole, for its uid:
+/// ```yaml
+/// rules: [{apiGroups: [""], resources: ["namespaces"], resourceNames: ["kube-system"], verbs: ["get"]}]
+/// ```
+/// Without it the server's address identifies the cluster; that is an error where a uid was stated, and with
+/// [`Cluster::from_client`], which knows no address.
+#[derive(Clone)]
+pub struct Cluster {
+    shared: Arc<Shared>,
+    watches: Option<Arc<Watches>>,
+}
+
+struct Shared {
+    client: Client,
+    identity: ClusterIdentity,
+    name: String,
+    reply_within: Duration,
+    turns: Semaphore,
+    known: Known,
+}
+
+impl Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The client is left out: it holds credentials.
+        f.debug_struct("Cluster").field("name", &self.shared.name).field("identity", &self.shared.identity).finish()
+    }
+}
+
+impl Cluster {
+    /// Connects, and makes sure that it is the cluster that was stated. One request.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] for a configuration that cannot be read, or for a cluster that is not as stated, both shown;
+    /// [`Kind::Denied`] where a uid was stated and this user may not read it; [`Kind::Unavailable`], transient, where the
+    /// API server does not answer.
+    ///
+    /// # Cancel safety
+    /// It only reads.
+    pub async fn connect(options: ClusterOptions) -> Result<Self> {
+        let (mut config, context) = configured(&options).await?;
+        // The engine decides what is sent again, by the effect that an error may have had.
+        config.default_retry = false;
+        let (server, namespace) = (config.cluster_url.to_string(), config.default_namespace.clone());
+        // rustls takes the one provider of cryptography that is built in, and panics where there are two: HTTPS of the core
+        // brings another one. Which one the program itself has chosen stays.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let client = Client::try_from(config).map_err(|e| bad_config(e.to_string()))?;
+        let known = ClusterIdentity { uid: None, server: Some(server), context, namespace };
+        Self::identified(client, known, options).await
+    }
+    /// With a client that the caller made: another way to log in, a proxy, a fake. Of the options all count but
+    /// how the cluster is reached; server and context of such a client are not known and cannot be stated.
+    ///
+    /// ```no_run
+    /// # async fn connect(client: kube::Client) -> rollback_core::Result<()> {
+    /// use rollback_k8s::{Cluster, ClusterOptions};
+    /// let cluster = Cluster::from_client(client, ClusterOptions::default().named("prod")).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`connect`](Cluster::connect).
+    pub async fn from_client(client: Client, options: ClusterOptions) -> Result<Self> {
+        let namespace = client.default_namespace().to_owned();
+        let known = ClusterIdentity { uid: None, server: None, context: None, namespace };
+        Self::identified(client, known, options).await
+    }
+    /// Which cluster this is.
+    pub fn identity(&self) -> &ClusterIdentity {
+        &self.shared.identity
+    }
+    /// What it is called in the ids of targets.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+    /// The client. Not public: it is of another library, whose versions are not ours.
+    pub(crate) fn client(&self) -> &Client {
+        &self.shared.client
+    }
+
+    async fn identified(client: Client, mut known: ClusterIdentity, options: ClusterOptions) -> Result<Self> {
+        let request = Request {
+            operation: "identify the cluster",
+            verb: "get",
+            kind: NAMESPACE,
+            namespace: None,
+            name: KUBE_SYSTEM,
+        };
+        let namespaces: Api<DynamicObject> = Api::all_with(client.clone(), &NAMESPACE.resource());
+        let answer = within(options.reply_within, &request, namespaces.get_metadata(KUBE_SYSTEM)).await;
+        known.uid = match answer {
+            Ok(namespace) => namespace.metadata.uid,
+            Err(e) if e.kind() == Kind::Denied && !e.is_transient() => {
+                if options.uid.is_some() || known.server.is_none() {
+                    return Err(e);
+                }
+                None
+            }
+            Err(e) => return Err(e),
+        };
+        as_stated(&options, &known)?;
+        let name = options.name.or_else(|| known.uid.clone()).or_else(|| known.server.clone()).unwrap_or_default();
+        Ok(Self {
+            shared: Arc::new(Shared {
+                client,
+                identity: known,
+                name,
+                reply_within: options.reply_within,
+                turns: Semaphore::new(options.at_once),
+                known: Known::default(),
+            }),
+            watches: None,
+        })
+    }
+
+    /// One that nobody has looked at: for tests of what is pure.
+    #[cfg(test)]
+    pub(crate) fn unreachable(client: Client, options: ClusterOptions) -> Self {
+        let identity =
+            ClusterIdentity { uid: Some("cluster".into()), server: None, context: None, namespace: "default".into() };
+        let name = options.name.unwrap_or_default();
+        let (reply_within, turns) = (options.reply_within, Semaphore::new(options.at_once));
+        let shared = Shared { client, identity, name, reply_within, turns, known: Known::default() };
+        Self { shared: Arc::new(shared), watches: None }
+    }
+
+    /// What an [`Identity`](rollback_core::Identity) has as its scope.
+    pub(crate) fn scope(&self) -> String {
+        let identity = &self.shared.identity;
+        identity.uid.clone().or_else(|| identity.server.clone()).unwrap_or_default()
+    }
+    /// What is asked alike for many targets.
+    pub(crate) fn known(&self) -> &Known {
+        &self.shared.known
+    }
+    /// What is watched, if something is.
+    pub(crate) fn watches(&self) -> Option<&Arc<Watches>> {
+        self.watches.as_ref()
+    }
+    pub(crate) fn watching(&self, watches: Arc<Watches>) -> Self {
+        Self { shared: self.shared.clone(), watches: Some(watches) }
+    }
+    pub(crate) fn without_watches(&self) -> Self {
+        Self { shared: self.shared.clone(), watches: None }
+    }
+    /// Waits until another request may be made. `None` never comes: nobody closes it.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.shared.turns.acquire().await.ok()
+    }
+    pub(crate) fn reply_within(&self) -> Duration {
+        self.shared.reply_within
+    }
+
+    fn dynamic(&self, kind: ObjectKind, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.shared.client.clone(), namespace, &kind.resource())
+    }
+    fn typed<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.shared.client.clone(), namespace)
+    }
+
+    /// One object, with every field that the server knows.
+    pub(crate) async fn get(
+        &self,
+        operation: &str,
+        kind: ObjectKind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<DynamicObject> {
+        let request = Request { operation, verb: "get", kind, namespace: Some(namespace), name };
+        let _turn = self.turn().await;
+        within(self.reply_within(), &request, self.dynamic(kind, namespace).get(name)).await
+    }
+    /// All objects that a selector finds, page by page, with every field that the server knows.
+    pub(crate) async fn list(
+        &self,
+        operation: &str,
+        kind: ObjectKind,
+        namespace: &str,
+        selector: &str,
+    ) -> Result<Vec<DynamicObject>> {
+        self.pages(operation, kind, namespace, selector, &self.dynamic(kind, namespace)).await
+    }
+    /// All objects that a selector finds, of a type: for what is only read.
+    pub(crate) async fn list_of<K>(
+        &self,
+        operation: &str,
+        kind: ObjectKind,
+        namespace: &str,
+        selector: &str,
+    ) -> Result<Vec<K>>
+    where
+        K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
+        self.pages(operation, kind, namespace, selector, &self.typed::<K>(namespace)).await
+    }
+    async fn pages<K: Clone + DeserializeOwned + Debug>(
+        &self,
+        operation: &str,
+        kind: ObjectKind,
+        namespace: &str,
+        selector: &str,
+        api: &Api<K>,
+    ) -> Result<Vec<K>> {
+        let request = Request { operation, verb: "list", kind, namespace: Some(namespace), name: "" };
+        let mut params = ListParams::default().limit(PAGE).labels(selector);
+        let mut all = vec![];
+        loop {
+            let page = {
+                let _turn = self.turn().await;
+                within(self.reply_within(), &request, api.list(&params)).await?
+            };
+            all.extend(page.items);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(all),
+            }
+        }
+    }
+    /// A JSON patch: a list of operations. Strict, so that a field the server does not know is refused rather than dropped.
+    pub(crate) async fn patch(&self, patch: JsonPatch<'_>) -> Result<DynamicObject> {
+        self.patched(patch, false).await
+    }
+    /// Deletes just the pod that was seen. One that is gone, or is another one now, is no failure: another look tells.
+    pub(crate) async fn delete_pod(&self, namespace: &str, pod: PodDeletion<'_>) -> Result<()> {
+        let PodDeletion { operation, name, .. } = pod;
+        let request = Request { operation, verb: "delete", kind: POD, namespace: Some(namespace), name };
+        let preconditions =
+            Preconditions { uid: Some(pod.uid.into()), resource_version: pod.resource_version.map(Into::into) };
+        let params = DeleteParams {
+            preconditions: Some(preconditions),
+            grace_period_seconds: pod.grace_seconds,
+            ..DeleteParams::default()
+        };
+        let pods = self.typed::<Pod>(namespace);
+        match within(pod.within.min(self.reply_within()), &request, pods.delete(name, &params)).await {
+            Err(e) if matches!(e.kind(), Kind::Conflict | Kind::NotFound) => Ok(()),
+            answer => answer.map(drop),
+        }
+    }
+    /// The same of the status, where that is a part of its own: nothing else of the object is written.
+    pub(crate) async fn patch_status(&self, patch: JsonPatch<'_>) -> Result<DynamicObject> {
+        self.patched(patch, true).await
+    }
+    async fn patched(&self, patch: JsonPatch<'_>, status: bool) -> Result<DynamicObject> {
+        let JsonPatch { operation, kind, namespace, name, operations, dry_run, within: time } = patch;
+        let request = Request { operation, verb: "patch", kind, namespace: Some(namespace), name };
+        let operations = serde_json::from_value(Value::Array(operations)).map_err(|e| {
+            Error::new(Kind::Invalid, operation).with_message("the patch is none").with_source(e).without_effect()
+        })?;
+        let params = PatchParams {
+            dry_run,
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..PatchParams::default().validation_strict()
+        };
+        let (api, patch) = (self.dynamic(kind, namespace), Patch::Json::<()>(operations));
+        let time = time.min(self.reply_within());
+        let _turn = self.turn().await;
+        if status {
+            return within(time, &request, api.patch_status(name, &params, &patch)).await;
+        }
+        within(time, &request, api.patch(name, &params, &patch)).await
+    }
+}
+
+/// A patch, as [`Cluster::patch`] takes it.
+pub(crate) struct JsonPatch<'a> {
+    pub(crate) operation: &'a str,
+    pub(crate) kind: ObjectKind,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) operations: Vec<Value>,
+    /// The server checks everything, and keeps nothing.
+    pub(crate) dry_run: bool,
+    pub(crate) within: Duration,
+}
+
+/// A pod that is to be deleted, as [`Cluster::delete_pod`] takes it.
+pub(crate) struct PodDeletion<'a> {
+    pub(crate) operation: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) uid: &'a str,
+    /// Only as it was seen.
+    pub(crate) resource_version: Option<&'a str>,
+    /// What it is given to end; one that is ending already is given no more than it has left.
+    pub(crate) grace_seconds: Option<u32>,
+    pub(crate) within: Duration,
+}
+
+/// Bounds a request in time and words its failure. Boxed: futures of requests are large.
+pub(crate) async fn within<T>(
+    time: Duration,
+    request: &Request<'_>,
+    answer: impl Future<Output = kube::Result<T>> + Send,
+) -> Result<T> {
+    let answer: BoxFuture<'_, kube::Result<T>> = Box::pin(answer);
+    match tokio::time::timeout(time, answer).await {
+        Ok(answer) => answer.map_err(|e| request.failed(e)),
+        Err(_) => Err(request.too_late(time)),
+    }
+}
+
+fn bad_config(why: impl Into<String>) -> Error {
+    Error::new(Kind::Invalid, "connect to the cluster").with_message(why).without_effect()
+}
+
+async fn configured(options: &ClusterOptions) -> Result<(Config, Option<String>)> {
+    let with = |context: &Option<String>| KubeConfigOptions { context: context.clone(), ..Default::default() };
+    let file = |e: kube::config::KubeconfigError| bad_config("the kubeconfig cannot be used").with_source(e);
+    let (kubeconfig, context) = match &options.from {
+        From::InCluster => {
+            let config = Config::incluster().map_err(|e| bad_config("this is no pod of a cluster").with_source(e))?;
+            return Ok((config, None));
+        }
+        From::Inferred => match Kubeconfig::read() {
+            Ok(kubeconfig) => (kubeconfig, None),
+            Err(e) => {
+                let neither = bad_config("neither a kubeconfig nor the service account of a pod was found");
+                let config = Config::incluster().map_err(|_| neither.with_source(e))?;
+                return Ok((config, None));
+            }
+        },
+        From::Context(context) => (Kubeconfig::read().map_err(file)?, Some(context.clone())),
+        From::Kubeconfig { path, context } => (Kubeconfig::read_from(path).map_err(file)?, context.clone()),
+    };
+    let context = context.or_else(|| kubeconfig.current_context.clone());
+    let config = Config::from_custom_kubeconfig(kubeconfig, &with(&context)).await.map_err(file)?;
+    Ok((config, context))
+}
+
+/// What was stated, against what is.
+fn as_stated(options: &ClusterOptions, is: &ClusterIdentity) -> Result<()> {
+    let trimmed = |url: &Option<String>| url.as_ref().map(|url| url.trim_end_matches('/').to_owned());
+    let namespace = Some(is.namespace.clone());
+    let wrong: Vec<&str> = [
+        ("uid", &options.uid, &is.uid),
+        ("server", &trimmed(&options.server), &trimmed(&is.server)),
+        ("context", &options.context, &is.context),
+        ("namespace", &options.namespace, &namespace),
+    ]
+    .into_iter()
+    .filter(|(_, stated, is)| stated.is_some() && stated != is)
+    .map(|(what, ..)| what)
+    .collect();
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let stated = |value: &Option<String>| value.clone().unwrap_or_else(|| "not stated".into());
+    Err(Error::new(Kind::Invalid, "connect to the cluster")
+        .with_message(format!(
+            "this is not the cluster that was stated ({} differs). Stated: uid {}, server {}, context {}, namespace {}. \
+             Found: {is}",
+            wrong.join(", "),
+            stated(&options.uid),
+            stated(&options.server),
+            stated(&options.context),
+            stated(&options.namespace),
+        ))
+        .without_effect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_was_stated_must_be_so() {
+        let is = ClusterIdentity {
+            uid: Some("u1".into()),
+            server: Some("https://prod:6443/".into()),
+            context: Some("prod".into()),
+            namespace: "shop".into(),
+        };
+        let any = ClusterOptions::inferred;
+        for (options, wrong) in [
+            (any(), None),
+            (any().expecting_uid("u1").expecting_server("https://prod:6443"), None),
+            (any().expecting_context("prod").expecting_namespace("shop"), None),
+            (any().expecting_uid("u2"), Some("u2")),
+            (any().expecting_server("https://stage:6443"), Some("https://stage:6443")),
+            (any().expecting_context("stage"), Some("stage")),
+            (any().expecting_namespace("default"), Some("default")),
+        ] {
+            let answer = as_stated(&options, &is);
+            let Some(stated) = wrong else {
+                answer.unwrap();
+                continue;
+            };
+            let e = answer.unwrap_err();
+            let text = e.to_string();
+            assert_eq!((e.kind(), e.effect()), (Kind::Invalid, rollback_core::Effect::None));
+            assert!(text.contains(stated) && text.contains("uid u1, server https://prod:6443/"), "{text}");
+        }
+        let unknown = ClusterIdentity { uid: None, ..is };
+        assert!(as_stated(&any().expecting_uid("u1"), &unknown).is_err(), "what is not known is not as stated");
+    }
+}

@@ -1,0 +1,456 @@
+//! One container after the other onto the good image, by looking and taking the next step: so it goes on wherever it was
+//! left, by whomever.
+//!
+//! A candidate is made beside the old container under a name of its own, which nobody else can take. Start first: it
+//! starts, gets healthy, the drain time passes, the old one stops within its grace. Stop first: the old one stops, the
+//! candidate starts. Either way the old one is removed only when the candidate is healthy, and the candidate takes over its
+//! name; if it does not get healthy it is removed, and the old one serves again.
+
+use super::{
+    COMPOSE_IMAGE, Members, Replicas,
+    observe::{RESTARTS, Seen},
+    place::{Place, places},
+    prepare::Anew,
+};
+use crate::{
+    error, image,
+    marks::Marks,
+    member::{Member, State, candidate_name},
+    release::{image_of, short},
+    settings::{Given, Settings},
+    spec,
+};
+use bollard::{
+    models::NetworkConnectRequest,
+    query_parameters::{
+        CreateContainerOptions, EventsOptions, RemoveContainerOptions, RenameContainerOptions, StartContainerOptions,
+        StopContainerOptions,
+    },
+};
+use futures::StreamExt as _;
+use rollback_core::{Applied, Approved, Error, Extent, Kind, Result, Stored, Token, Work, seconds};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::pin,
+    time::Duration,
+};
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// Between two looks while nothing is heard.
+const POLL: Duration = Duration::from_millis(250);
+/// A container whose process ends without a restart policy is started so often: the engine itself may have gone down.
+const STARTS: u32 = 3;
+/// Longer than any two clocks differ: what has run for so long is stable, whoever counts.
+const LONG: i64 = 60;
+
+/// How often a call came back to go on later: a service may take longer to get healthy than one call may last.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Waited {
+    calls: u64,
+    starts: BTreeMap<String, u32>,
+}
+
+impl Stored for Waited {
+    const NAME: &'static str = "docker/replace-waited";
+    const VERSION: u32 = 1;
+}
+
+/// What comes next.
+enum Next {
+    /// All is as it should be.
+    Done,
+    /// Something was done: look again.
+    Again,
+    /// Nothing can be done yet.
+    Wait(String),
+    /// It will not come up, and the old one is back, if there still is one.
+    Failed(String),
+}
+
+enum Judged {
+    Ready,
+    NotYet(String),
+    Failed(String),
+}
+
+impl Replicas {
+    pub(crate) async fn replace(&self, approved: &Approved, token: Token, work: &Work) -> Result<Applied> {
+        let good = image_of(approved.change.only_release()?)?;
+        let seen: Seen = token.read()?;
+        let end = Instant::now() + slice(work.within());
+        let anew: Anew = if approved.instructions.is_some() { approved.read()? } else { Anew::default() };
+        let recorded = if anew.0.is_empty() { None } else { self.recorded(good).await? };
+        let mut members = self.present().await?;
+        if Seen::of(&members) != seen {
+            let why = "its containers are not those that were looked at: somebody else is at work here";
+            return Err(self.refused(why).without_effect());
+        }
+        let waited = work.last_checkpoint::<Waited>().await?.unwrap_or_default();
+        let mut at_work = AtWork {
+            replicas: self,
+            good,
+            work,
+            end,
+            waited,
+            anew,
+            recorded,
+            known: members.iter().map(|m| m.id.clone()).collect(),
+            since: BTreeMap::new(),
+            ahead: self.clock_ahead().await?,
+        };
+        loop {
+            if work.is_cancelled() {
+                return Err(self.refused("this run has lost its lease"));
+            }
+            let next = at_work.next(&members).await.map_err(|e| e.with_target(&self.id))?;
+            let why = match next {
+                Next::Done => {
+                    self.write_pin_file(good, work)?;
+                    return Ok(Applied::done());
+                }
+                Next::Failed(why) => return Ok(Applied::new(Extent::NotStarted { why })),
+                Next::Again => None,
+                Next::Wait(why) => Some(why),
+            };
+            if Instant::now() >= end {
+                return at_work.later(&members, why).await;
+            }
+            if why.is_some() {
+                self.hear(&members).await;
+            }
+            members = self.present().await?;
+            at_work.no_stranger(&members).await?;
+        }
+    }
+
+    fn refused(&self, why: impl Into<String>) -> Error {
+        Error::new(Kind::Conflict, "replace the containers").with_message(why).with_target(&self.id)
+    }
+
+    /// How far the engine's clock is ahead of this one.
+    pub(super) async fn clock_ahead(&self) -> Result<jiff::SignedDuration> {
+        let info = self.engine.client().info().await.map_err(error::read("read the engine's clock"))?;
+        let there: Option<jiff::Timestamp> = info.system_time.as_deref().and_then(|t| t.parse().ok());
+        Ok(there.map_or(jiff::SignedDuration::ZERO, |there| there.duration_since(jiff::Timestamp::now())))
+    }
+
+    /// Until something happens to one of them, or for a moment.
+    async fn hear(&self, members: &[Member]) {
+        let ids = members.iter().map(|m| m.id.clone()).collect();
+        let filters = [("container".to_owned(), ids), ("type".to_owned(), vec!["container".to_owned()])];
+        let options = EventsOptions { filters: Some(filters.into()), ..EventsOptions::default() };
+        let mut events = pin!(self.engine.client().events(Some(options)));
+        // Each run of a health check is heard as well, and says nothing yet: a second look is cheap.
+        tokio::select! {
+            heard = events.next() => if !matches!(heard, Some(Ok(_))) { sleep(POLL).await },
+            () = sleep(POLL) => {}
+        }
+    }
+}
+
+/// Enough is left of the time of a call to say how far it came.
+fn slice(within: Duration) -> Duration {
+    within.saturating_sub((within / 4).min(seconds(5)))
+}
+
+struct AtWork<'a> {
+    replicas: &'a Replicas,
+    good: &'a str,
+    work: &'a Work,
+    end: Instant,
+    waited: Waited,
+    anew: Anew,
+    /// What the containers that are made anew are given.
+    recorded: Option<Settings>,
+    /// Those that were looked at, and those made here.
+    known: BTreeSet<String>,
+    /// Since when a container was seen to be up, by its id and start.
+    since: BTreeMap<String, Instant>,
+    ahead: jiff::SignedDuration,
+}
+
+impl AtWork<'_> {
+    async fn next(&mut self, members: &[Member]) -> Result<Next> {
+        let anew = self.anew.0.clone();
+        let mut places = places(members);
+        for name in &anew {
+            places.entry(name).or_default();
+        }
+        for (done, (name, place)) in places.iter().enumerate() {
+            self.work.progress(done as u64, places.len() as u64);
+            match self.settle(name, *place).await? {
+                Next::Done => {}
+                other => return Ok(other),
+            }
+        }
+        Ok(Next::Done)
+    }
+
+    /// The next step of one place.
+    async fn settle(&mut self, name: &str, place: Place<'_>) -> Result<Next> {
+        let Place { sitting, candidate } = place;
+        match (sitting, candidate) {
+            (None, None) => match self.given(name, None).await? {
+                Some(given) => {
+                    self.make(name, None, given).await?;
+                    Ok(Next::Again)
+                }
+                None => Ok(Next::Done),
+            },
+            (Some(old), None) if old.image == self.good => self.keep(old).await,
+            (Some(old), None) => {
+                if let Some(given) = self.given(name, Some(old)).await? {
+                    self.make(name, Some(old), given).await?;
+                }
+                Ok(Next::Again)
+            }
+            // What was left of another attempt.
+            (Some(old), Some(new)) if old.image == self.good || new.image != self.good => {
+                self.remove(new, true).await?;
+                Ok(Next::Again)
+            }
+            (None, Some(new)) if new.image != self.good => {
+                self.rename(new, name).await?;
+                Ok(Next::Again)
+            }
+            (old, Some(new)) => self.take_over(name, old, new).await,
+        }
+    }
+
+    /// It has the good image already: it has to run, and to be well.
+    async fn keep(&mut self, member: &Member) -> Result<Next> {
+        if matches!(member.state, State::Created | State::Exited(_)) {
+            return self.start(member).await;
+        }
+        Ok(match self.judge(member) {
+            Judged::Ready => Next::Done,
+            Judged::NotYet(why) => Next::Wait(why),
+            Judged::Failed(why) => Next::Failed(why),
+        })
+    }
+
+    async fn take_over(&mut self, name: &str, old: Option<&Member>, new: &Member) -> Result<Next> {
+        if matches!(new.state, State::Created | State::Exited(_)) {
+            if let Some(Given { spec, .. }) = self.given(name, old).await? {
+                self.connect(new, &spec).await?;
+                if let Some(old) = old.filter(|old| old.runs())
+                    && self.replicas.stops_first(&spec).is_some()
+                {
+                    // Nobody serves until the new one is up: it starts at once, without another look.
+                    match self.stop(old).await? {
+                        Next::Again => {}
+                        other => return Ok(other),
+                    }
+                }
+            }
+            return match self.start(new).await? {
+                Next::Failed(why) => self.back(old, new, why).await,
+                other => Ok(other),
+            };
+        }
+        match self.judge(new) {
+            Judged::NotYet(why) => Ok(Next::Wait(why)),
+            Judged::Failed(why) => self.back(old, new, why).await,
+            Judged::Ready => match old {
+                Some(old) if old.runs() => {
+                    let drain = self.replicas.options.drain;
+                    if self.up_for(new) < drain {
+                        return Ok(Next::Wait(format!("{} serves beside {} for {drain:?}", new.name, old.name)));
+                    }
+                    self.stop(old).await
+                }
+                Some(old) => {
+                    self.remove(old, false).await?;
+                    Ok(Next::Again)
+                }
+                None => {
+                    self.rename(new, name).await?;
+                    Ok(Next::Again)
+                }
+            },
+        }
+    }
+
+    /// The good one does not come up: it goes, and the old one serves again.
+    async fn back(&mut self, old: Option<&Member>, new: &Member, why: String) -> Result<Next> {
+        let Some(old) = old else {
+            return Ok(Next::Failed(format!("{why}; the one before it is gone already, so it was left as it is")));
+        };
+        self.remove(new, true).await?;
+        if old.runs() {
+            return Ok(Next::Failed(format!("{why}; it was removed, and {} serves as before", old.name)));
+        }
+        let started = self.replicas.engine.client().start_container(&old.id, None::<StartContainerOptions>).await;
+        Ok(Next::Failed(match started {
+            Ok(()) => format!("{why}; it was removed, and {} was started again", old.name),
+            Err(e) => {
+                let e = error::write(format!("start {} again", old.name))(e);
+                if e.is_transient() {
+                    return Err(e);
+                }
+                format!("{why}; it was removed, and {}: start it by hand", e.message())
+            }
+        }))
+    }
+
+    fn judge(&mut self, member: &Member) -> Judged {
+        if member.restarts >= RESTARTS {
+            return Judged::Failed(format!("it crashes at every start: {}", member.describe()));
+        }
+        let up = self.up_for(member);
+        let now = jiff::Timestamp::now().checked_add(self.ahead).unwrap_or(jiff::Timestamp::MAX);
+        let running_for = member.started.map_or(jiff::SignedDuration::ZERO, |at| now.duration_since(at));
+        match member.state {
+            State::Up if member.has_health_check() => Judged::Ready,
+            State::Up if up >= self.replicas.options.stable_for || running_for.as_secs() > LONG => Judged::Ready,
+            State::Up => {
+                Judged::NotYet(format!("{} has to stay up for {:?}", member.name, self.replicas.options.stable_for))
+            }
+            // The engine says so only after the start period and all retries.
+            State::Unhealthy => Judged::Failed(format!("its health check does not pass: {}", member.describe())),
+            State::Starting => {
+                let most = member.health_deadline().unwrap_or_default() + seconds(10);
+                if running_for > jiff::SignedDuration::try_from(most).unwrap_or(jiff::SignedDuration::MAX) {
+                    return Judged::Failed(format!(
+                        "its health check has not passed within {most:?}: {}",
+                        member.describe()
+                    ));
+                }
+                Judged::NotYet(member.describe())
+            }
+            _ => Judged::NotYet(member.describe()),
+        }
+    }
+
+    /// For how long it has been seen up since it last started.
+    fn up_for(&mut self, member: &Member) -> Duration {
+        let start = member.started.map(|at| at.to_string()).unwrap_or_default();
+        let key = format!("{} {start}", member.id);
+        if !member.is_ready() {
+            self.since.remove(&key);
+            return Duration::ZERO;
+        }
+        self.since.entry(key).or_insert_with(Instant::now).elapsed()
+    }
+
+    /// What the container of a place is given: what the old one was, and where there is none, what was recorded.
+    async fn given(&self, name: &str, old: Option<&Member>) -> Result<Option<Given>> {
+        let Some(old) = old else { return Ok(self.recorded.as_ref().and_then(|recorded| recorded.of(name)).cloned()) };
+        let defaults = image::defaults(&self.replicas.engine, &old.image).await?;
+        Ok(Some(Given { image_name: old.image_name(), spec: spec::given(&old.seen, &defaults) }))
+    }
+
+    /// Makes the candidate.
+    async fn make(&mut self, name: &str, old: Option<&Member>, given: Given) -> Result<()> {
+        let Given { image_name: named, spec: spec::Spec { mut body, .. } } = given;
+        let mut labels = body.labels.take().unwrap_or_default();
+        Marks::of(self.work, name, &named).put(&mut labels);
+        if let Members::Compose { .. } = self.replicas.members {
+            // Compose compares this label with the id that the name has now, and never looks at the true image: so it
+            // takes the container for its own, and a pull that brings nothing new changes nothing.
+            let now = image::find(&self.replicas.engine, &named).await?.and_then(|image| image.id);
+            labels.insert(COMPOSE_IMAGE.into(), now.unwrap_or_else(|| self.good.to_owned()));
+        }
+        body.labels = Some(labels);
+        body.image = Some(self.good.to_owned());
+        let options = CreateContainerOptions { name: Some(candidate_name(name)), ..CreateContainerOptions::default() };
+        let client = self.replicas.engine.client();
+        let made = client.create_container(Some(options), body).await;
+        let place = old.map_or(name, |old| &old.name);
+        let operation = format!("make a container of {} in place of {place}", short(self.good));
+        self.known.insert(made.map_err(error::write(operation))?.id);
+        Ok(())
+    }
+
+    /// An engine before 25 takes only one network when a container is made.
+    async fn connect(&self, new: &Member, given: &spec::Spec) -> Result<()> {
+        let has = new.seen.network_settings.as_ref().and_then(|n| n.networks.clone()).unwrap_or_default();
+        for (network, endpoint) in &given.networks {
+            let network = if network == "default" { "bridge" } else { network };
+            if has.contains_key(network) {
+                continue;
+            }
+            let request = NetworkConnectRequest { container: new.id.clone(), endpoint_config: Some(endpoint.clone()) };
+            let connected = self.replicas.engine.client().connect_network(network, request).await;
+            connected.map_err(error::write(format!("connect {} to {network}", new.name)))?;
+        }
+        Ok(())
+    }
+
+    /// Starts it. It failed if the engine refuses; an error is that nothing was heard.
+    async fn start(&mut self, member: &Member) -> Result<Next> {
+        let starts = self.waited.starts.entry(member.id.clone()).or_default();
+        if *starts >= STARTS {
+            return Ok(Next::Failed(format!("it does not stay up: {}", member.describe())));
+        }
+        *starts += 1;
+        let started = self.replicas.engine.client().start_container(&member.id, None::<StartContainerOptions>).await;
+        match started {
+            Ok(()) => Ok(Next::Again),
+            // Somebody takes it away at this moment: when it is gone, another one is made.
+            Err(e) if error::is_gone(&e) || e.to_string().contains("marked for removal") => {
+                Ok(Next::Wait(format!("{} is being removed by somebody", member.name)))
+            }
+            Err(e) if matches!(error::status(&e), Some(400 | 409 | 500)) => {
+                let e = error::write(format!("start {}", member.name))(e);
+                Ok(Next::Failed(e.to_string()))
+            }
+            Err(e) => Err(error::write(format!("start {}", member.name))(e)),
+        }
+    }
+
+    /// Stops it within its own grace, which may be longer than this call: then the engine goes on alone.
+    async fn stop(&self, old: &Member) -> Result<Next> {
+        let client = self.replicas.engine.client();
+        match timeout_at(self.end, client.stop_container(&old.id, None::<StopContainerOptions>)).await {
+            Err(_) => Ok(Next::Wait(format!("{} is stopping", old.name))),
+            Ok(Ok(())) => Ok(Next::Again),
+            Ok(Err(e)) if error::is_gone(&e) => Ok(Next::Again),
+            Ok(Err(e)) => Err(error::write(format!("stop {}", old.name))(e)),
+        }
+    }
+
+    /// Removes a container, and never its volumes.
+    async fn remove(&self, member: &Member, force: bool) -> Result<()> {
+        let options = RemoveContainerOptions { v: false, force, link: false };
+        match self.replicas.engine.client().remove_container(&member.id, Some(options)).await {
+            Ok(()) => Ok(()),
+            Err(e) if error::is_gone(&e) => Ok(()),
+            // The engine is at it.
+            Err(e) if error::status(&e) == Some(409) && e.to_string().contains("already in progress") => Ok(()),
+            Err(e) => Err(error::write(format!("remove {}", member.name))(e)),
+        }
+    }
+
+    async fn rename(&self, member: &Member, name: &str) -> Result<()> {
+        let options = RenameContainerOptions { name: name.to_owned() };
+        let renamed = self.replicas.engine.client().rename_container(&member.id, options).await;
+        renamed.map_err(error::write(format!("give {} the name {name}", member.name)))
+    }
+
+    /// Somebody made a container here meanwhile: theirs stays, and a candidate for its place goes.
+    async fn no_stranger(&self, members: &[Member]) -> Result<()> {
+        let key = self.work.key();
+        let strange = |m: &&Member| !self.known.contains(&m.id) && m.marks.key.as_ref() != Some(&key);
+        let Some(stranger) = members.iter().find(strange) else { return Ok(()) };
+        for place in places(members).values() {
+            if let (Some(sitting), Some(candidate)) = (place.sitting, place.candidate)
+                && strange(&sitting)
+            {
+                self.remove(candidate, true).await?;
+            }
+        }
+        Err(self.replicas.refused(format!("{} was made by somebody else meanwhile", stranger.name)))
+    }
+
+    /// To be called again, to go on.
+    async fn later(mut self, members: &[Member], why: Option<String>) -> Result<Applied> {
+        self.waited.calls += 1;
+        self.work.checkpoint(&self.waited).await?;
+        let why = why.unwrap_or_else(|| "there was no time for more in one call".into());
+        let done = self.waited.calls;
+        let of = done + members.len() as u64;
+        Ok(Applied::new(Extent::Partial { done, of, reasons: [(why, 1)].into() }))
+    }
+}

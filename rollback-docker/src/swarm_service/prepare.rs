@@ -1,0 +1,167 @@
+//! Makes a change of a service ready.
+
+use super::{
+    SwarmService, Way,
+    observe::{Known, Read},
+    template,
+};
+use crate::diff;
+use bollard::models::{
+    ServiceSpec, ServiceSpecRollbackConfigOrderEnum as RollbackOrder,
+    ServiceSpecUpdateConfigFailureActionEnum as OnFailure, ServiceSpecUpdateConfigOrderEnum as UpdateOrder,
+};
+use rollback_core::{Change, DiffLine, Error, Finding, Kind, Payload, Prepared, ReleaseId, Result, Severity, Stored};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What apply is given.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct To {
+    pub(super) way: Way,
+}
+impl Stored for To {
+    const NAME: &'static str = "rollback-docker/swarm-to";
+    const VERSION: u32 = 1;
+}
+
+fn short(id: &ReleaseId) -> &str {
+    crate::release::short(id.as_str())
+}
+
+impl SwarmService {
+    pub(super) async fn find(&self, id: &ReleaseId, read: &Read) -> Result<Known> {
+        let known = self.known(read).await?;
+        if let Some(found) = known.iter().find(|known| known.release.id == *id) {
+            return Ok(found.clone());
+        }
+        let labels: Vec<&str> = known.iter().take(5).map(|known| known.release.label.as_str()).collect();
+        Err(Error::new(Kind::NotFound, "find the release")
+            .with_message(format!(
+                "neither Swarm nor what was recorded has {}; known are {}: record the service at each deploy",
+                short(id),
+                labels.join(", ")
+            ))
+            .without_effect())
+    }
+
+    pub(super) async fn make_ready(&self, change: &Change) -> Result<Prepared> {
+        let wanted = change.only_release()?;
+        let read = self.read().await?;
+        let found = self.find(wanted, &read).await?;
+        let way = self.inner.way;
+        let raw = self.raw(&read.service).await;
+        if way == Way::Previous && read.told != *wanted {
+            let previous = raw.as_ref().and_then(|raw| raw.get("PreviousSpec")?.get("TaskTemplate").cloned());
+            let previous = previous.and_then(|spec| serde_json::from_value(spec).ok());
+            if previous.as_ref().map(template::release).as_ref() != Some(wanted) {
+                let which = previous.as_ref().map_or_else(|| "none".to_owned(), template::image);
+                return Err(Error::new(Kind::NotFound, "prepare the release")
+                    .with_message(format!(
+                        "Swarm remembers one spec, and it is not this one ({which}): go there by Way::Given"
+                    ))
+                    .without_effect());
+            }
+        }
+        let (from, to) = (template::canonical(&read.template), template::canonical(&found.spec));
+        let mut lines =
+            vec![DiffLine::new("release", short(&read.told), format!("{} ({})", short(wanted), found.release.label))];
+        lines.extend(diff::of(&from, &to, true).into_iter().map(|(path, line)| match path.as_str() {
+            // All in one value, of which any may be a secret.
+            "ContainerSpec.Env" => env(&from, &to),
+            _ => line,
+        }));
+        let mut prepared = Prepared::new(change).with_diff(diff::bounded(lines));
+        for finding in findings(&read, way, raw.as_ref()) {
+            prepared = prepared.with_finding(finding);
+        }
+        Ok(prepared.with_instructions(Payload::of(&To { way })?))
+    }
+}
+
+/// The names of the variables that differ.
+fn env(from: &Value, to: &Value) -> DiffLine {
+    let list = |value: &Value| -> Vec<String> {
+        let all = value["ContainerSpec"]["Env"].as_array().cloned().unwrap_or_default();
+        all.iter().filter_map(|line| line.as_str().map(str::to_owned)).collect()
+    };
+    let names = |of: &[String], but: &[String]| {
+        let differs = of.iter().filter(|line| !but.contains(line));
+        let names: Vec<&str> =
+            differs.map(|line| line.split_once('=').map_or(line.as_str(), |(name, _)| name)).collect();
+        if names.is_empty() { "nothing".to_owned() } else { format!("{} (not shown)", names.join(", ")) }
+    };
+    let (from, to) = (list(from), list(to));
+    DiffLine::new("environment", names(&from, &to), names(&to, &from))
+}
+
+fn findings(read: &Read, way: Way, raw: Option<&Value>) -> Vec<Finding> {
+    let mut findings = vec![];
+    let mut find = |severity, code: &str, text: &str| findings.push(Finding::new(severity, code, text));
+    let spec = &read.spec;
+    let on_failure = spec.update_config.as_ref().and_then(|config| config.failure_action);
+    let update_order = spec.update_config.as_ref().and_then(|config| config.order);
+    let rollback_order = spec.rollback_config.as_ref().and_then(|config| config.order);
+    match way {
+        Way::Previous => {
+            find(
+                Severity::Note,
+                "previous",
+                "Swarm's own rollback also takes back replicas, networks and labels of the spec that it remembers",
+            );
+            if rollback_order == Some(RollbackOrder::START_FIRST) {
+                find(
+                    Severity::Blocks,
+                    "start-first",
+                    "Swarm's own rollback in the order start-first stops healthy old tasks before the new ones are up \
+                     (moby#34111, moby#43081): go there by Way::Given, or set the rollback order to stop-first",
+                );
+            } else {
+                find(Severity::Warning, "stop-first", "each task is stopped before the one in its place is started");
+            }
+        }
+        Way::Given => {
+            if update_order != Some(UpdateOrder::START_FIRST) {
+                find(
+                    Severity::Warning,
+                    "stop-first",
+                    "each task is stopped before the one in its place is started: with the update order start-first it \
+                     would serve until then",
+                );
+            }
+            match on_failure {
+                Some(OnFailure::ROLLBACK) => find(
+                    Severity::Warning,
+                    "failure-action",
+                    "if the release does not come up, Swarm goes back to the one that is left now, by itself",
+                ),
+                Some(OnFailure::CONTINUE) => find(
+                    Severity::Warning,
+                    "failure-action",
+                    "if the release does not come up, Swarm replaces the healthy tasks all the same: set the failure \
+                     action to pause, and it stops at the first",
+                ),
+                _ => {}
+            }
+        }
+    }
+    if way == Way::Given && raw.is_some_and(|raw| loses(raw.get("Spec"), spec)) {
+        find(
+            Severity::Blocks,
+            "newer-engine",
+            "the service uses settings that this version of the library does not know and would lose: go there by \
+             Way::Previous, or use a newer version",
+        );
+    }
+    findings
+}
+
+/// Writing back what was read would lose something.
+fn loses(raw: Option<&Value>, spec: &ServiceSpec) -> bool {
+    let Some(raw) = raw else { return false };
+    let known = serde_json::to_value(spec).unwrap_or_default();
+    let at = |path: &str| path.split('.').try_fold(raw, |at, key| at.get(key)).cloned().unwrap_or_default();
+    // What says nothing may be left out; what has a value must come back.
+    diff::of(raw, &known, false)
+        .iter()
+        .any(|(path, line)| line.from.is_some() && line.to.is_none() && !template::is_nothing(&at(path)))
+}

@@ -17,5 +17,5 @@ async fn main() -> Result<()> {
         .run() // the same call on the same target resumes what was left unfinished
         .await?; // an error: could not even try. Every end of a run is in the report.
     println!("{report}");
-    Ok(())
+    std::process::exit(if report.outcome().is_good() { 0 } else { 1 })
 }

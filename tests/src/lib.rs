@@ -1,5 +1,6 @@
 //! What the tests of rollback share.
 
+pub mod bed;
 pub mod between;
 pub mod golden;
 pub mod place;

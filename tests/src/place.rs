@@ -9,6 +9,7 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    time::Duration,
 };
 use tempfile::TempDir;
 
@@ -111,10 +112,19 @@ impl Drop for Place {
     }
 }
 
-/// Replaces the first occurrence of some bytes in a file by others of the same length.
-pub fn tamper(path: &Path, what: &[u8], with: &[u8]) {
-    let mut file = fs::read(path).unwrap();
-    let at = file.windows(what.len()).position(|w| w == what).unwrap();
-    file[at..at + with.len()].copy_from_slice(with);
-    fs::write(path, file).unwrap();
+/// Edits what stands in a column of a closed journal, behind the back of its checksums.
+pub fn tamper(journal: &Path, table: &str, column: &str, what: &str, with: &str) {
+    let db = rusqlite::Connection::open(journal).unwrap();
+    db.busy_timeout(Duration::from_secs(30)).unwrap();
+    let edit = format!("UPDATE {table} SET {column} = replace({column}, ?1, ?2) WHERE instr({column}, ?1)");
+    assert_eq!(db.execute(&edit, [what, with]).unwrap(), 1, "{what} stands in one row");
+}
+
+/// All of a journal's log is in its file, which may be read, copied and edited as bytes. Who has dropped a journal waits a
+/// second for that at the most, which may be too short on a busy machine.
+pub fn checkpointed(journal: &Path) {
+    let db = rusqlite::Connection::open(journal).unwrap();
+    db.busy_timeout(Duration::from_secs(30)).unwrap();
+    let busy: i64 = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).unwrap();
+    assert_eq!(busy, 0, "somebody holds {}", journal.display());
 }

@@ -16,7 +16,7 @@ async fn main() {
         "hold" => {
             let mut intent = Intent::new(RunId::new(&*args[3]), TargetId::new(&*args[2]), "a child", "a test");
             intent.at = Timestamp(1_000);
-            intent.policy = Policy::default().with_lease(minutes(10));
+            intent.policy = Policy::default().with_lease(minutes(10)).into();
             println!("{}", serde_json::to_string(&journal.begin(&intent).await.unwrap()).unwrap());
             let _ = std::io::stdin().read(&mut [0]);
         }

@@ -1,0 +1,67 @@
+//! What cannot run beside anything else: the engine is restarted.
+
+use crate::{
+    project::{commit, flow, open, version, yaml},
+    shop::{CHECK, Shop, port, published},
+};
+use rollback_core::{Outcome, Policy, journal::MemoryJournal};
+use rollback_docker::ProjectOptions;
+use rollback_tests::bed::docker::{Bed, wait_until};
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Docker bed"]
+async fn an_engine_that_restarts_in_the_middle_only_takes_longer() {
+    for (what, more) in [("start first", String::new()), ("stop first", published(port()))] {
+        let service = format!("    restart: always\n{more}");
+        let shop = Shop::new("restart", &format!("{CHECK}\nENV WARM_UP=2s"), &service);
+        let target = shop.target().await;
+        let running = shop.rollback(target).await;
+        let run = tokio::spawn(async move { running.run().await.unwrap() });
+        let candidate = format!("{}-shop-1-rollback", shop.project.name);
+        wait_until("a candidate is there", || shop.project.bed.try_docker(&["inspect", &candidate]).is_ok());
+        shop.project.bed.script("restart");
+        let report = run.await.unwrap();
+        assert_eq!(report.outcome(), &Outcome::Recovered, "{what}: {report}");
+        shop.serves("v1");
+    }
+}
+
+/// Compose is at it when the engine goes away: its call fails, nobody knows how far it came, and the same is done again.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Docker bed"]
+async fn an_engine_that_restarts_in_the_middle_of_a_project_only_takes_longer() {
+    let project = Bed::here().project("restarts");
+    // The database comes up only after a while, and the shop waits for it: that is the middle.
+    let slow = |tag: &str| {
+        project.image(tag, "");
+        yaml(tag, "    restart: always\n")
+            .replace("depends_on: [db]", "depends_on: {db: {condition: service_healthy}}")
+            .replace(
+                "    volumes: [data:/data]\n",
+                &format!(
+                    "    volumes: [data:/data]\n    restart: always\n    environment: {{RELEASE: {tag}, WARM_UP: 4s}}\n    \
+                     healthcheck:\n      test: [CMD, /bin/shop, health]\n      interval: 200ms\n      retries: 100\n"
+                ),
+            )
+    };
+    let (one, two) = (slow("v1"), slow("v2"));
+    project.file(&one);
+    commit(&project, 1, "shop 1");
+    project.file(&two);
+    commit(&project, 2, "shop 2");
+    project.compose(&["up", "-d"]);
+    let old = project.containers("db")[0]["Id"].clone();
+    let target = open(&project, ProjectOptions::new().with_git()).await;
+    let run = flow(&target, &MemoryJournal::new()).policy(Policy::default().with_poll(Duration::from_millis(200)));
+    let run = tokio::spawn(async move { run.run().await.unwrap() });
+    let ids = ["ps", "-q", "--no-trunc", "-f", &format!("name=^/{}-db-1$", project.name)];
+    wait_until("the database is made again", || {
+        project.bed.try_docker(&ids).is_ok_and(|id| !id.is_empty() && id != old.as_str().unwrap_or_default())
+    });
+    project.bed.script("restart");
+    let report = run.await.unwrap();
+    assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    assert_eq!(version(&project), "v1");
+    assert_eq!(project.all_containers().len(), 2, "no leftovers");
+}

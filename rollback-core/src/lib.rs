@@ -34,6 +34,7 @@ mod choose;
 mod error;
 mod join;
 mod names;
+mod nudge;
 mod observation;
 mod part_map;
 mod payload;
@@ -85,6 +86,7 @@ pub use freeze::{Freeze, Hold};
 pub use health::{Context, Evidence, Health, HealthCheck};
 pub use journal::{ArtifactReader, ArtifactWriter, Begun, HeldFreeze, Journal, Lease, RunQuery, RunSummary, Shelf};
 pub use names::{Digest, PartId, ReleaseId, RunId, TargetId, VerbName};
+pub use nudge::{Nudger, Nudges};
 pub use observation::{
     Found, Handle, Identity, InFlight, Landing, Look, Mark, Observation, Ours, PartState, Running, Settled, Token,
     Trace,

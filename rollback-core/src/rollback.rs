@@ -17,7 +17,7 @@ use std::{path::PathBuf, sync::Arc};
 /// A rollback of one target: a value, cheap to clone. Nothing happens before [`run`](Rollback::run).
 ///
 /// # What holds if you say nothing
-/// [`Choose::verified`], the [`Direct`](crate::strategy::Direct) strategy, no health check, [`Runs::wanted`] as the only verifier, a journal in memory
+/// [`Choose::verified`], the target's own [strategy](Target::strategy) ([`Direct`](crate::strategy::Direct) where it has none), no health check, [`Runs::wanted`] as the only verifier, a journal in memory
 /// (so nothing is left to resume after a crash: give it a [`SqliteJournal`](crate::journal::SqliteJournal)), no freeze,
 /// nobody who approves, [`Policy::default`].
 ///
@@ -111,7 +111,7 @@ impl Rollback {
     }
     /// How to get there.
     pub fn using(mut self, strategy: impl Strategy) -> Self {
-        self.setup_mut().strategy = Arc::new(strategy);
+        self.setup_mut().strategy = Some(Arc::new(strategy));
         self
     }
     /// When a part counts as healthy: what gates wait for.
@@ -301,7 +301,7 @@ impl Rollback {
         let choose = self.order.choose.clone();
         self.order_mut().choose = choose.or_previous();
         let setup = self.order.complete(&self.setup);
-        let intent = self.order.intent(&setup, self.target.id());
+        let intent = self.order.intent(&setup, &*self.target);
         if let Err(error) = self.order.check(&setup) {
             return Report::refused(intent, &error);
         }
@@ -321,7 +321,7 @@ impl Rollback {
             ..Order::default()
         };
         let setup = order.complete(&Arc::new(setup));
-        let intent = order.intent(&setup, target.id());
+        let intent = order.intent(&setup, target);
         Report::new(drive(target, &setup, Arc::new(intent)).await)
     }
 
@@ -339,7 +339,7 @@ impl Rollback {
     fn ready(&self) -> Result<(Arc<Setup>, Intent)> {
         self.order.check(&self.setup)?;
         let setup = self.order.complete(&self.setup);
-        let intent = self.order.intent(&setup, self.target.id());
+        let intent = self.order.intent(&setup, &*self.target);
         Ok((setup, intent))
     }
 
@@ -385,17 +385,17 @@ impl Order {
         Ok(())
     }
 
-    fn intent(&self, setup: &Setup, target: &TargetId) -> Intent {
+    fn intent(&self, setup: &Setup, target: &dyn Target) -> Intent {
         let run = self.run.clone().unwrap_or_else(new_run);
         let who = self.who.clone().unwrap_or_else(who_am_i);
-        let mut intent = Intent::new(run, target.clone(), who, self.why.clone());
+        let mut intent = Intent::new(run, target.id().clone(), who, self.why.clone());
         intent.parent.clone_from(&self.parent);
         intent.at = setup.clock.as_ref().map_or_else(Timestamp::now, |clock| clock.now().wall);
         intent.suspect.clone_from(&self.suspect);
         intent.detected.clone_from(&self.detected);
         intent.choose = self.choose.clone();
         intent.policy = self.policy.clone();
-        intent.strategy = setup.strategy.name();
+        intent.strategy = setup.strategy_of(target).name();
         intent.health = setup.health.as_ref().map(|h| h.name());
         intent.verifiers = setup.verifiers.iter().map(|v| (v.name(), v.window())).collect();
         intent.freezes = setup.freezes.iter().map(|f| f.name()).collect();

@@ -1,8 +1,8 @@
 //! The trait every back end implements.
 
 use crate::{
-    Applied, Approved, Artifact, Capabilities, Change, Look, Observation, Prepared, Release, Result, TargetId, Token,
-    Work,
+    Applied, Approved, Artifact, Capabilities, Change, Look, Nudges, Observation, Prepared, Release, Result, Strategy,
+    TargetId, Token, Work,
 };
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ use std::{fmt::Debug, sync::Arc, time::Duration};
 /// # Wrappers
 /// `Arc` and `Box` forward; [`Retry`](crate::wrap::Retry), [`Timeout`](crate::wrap::Timeout), [`Limit`](crate::wrap::Limit),
 /// [`DryRun`](crate::wrap::DryRun) and [`Checked`](crate::wrap::Checked) wrap. A wrapper of your own should forward every method under
-/// `#[deny(clippy::missing_trait_methods)]`, or it loses `recorder` and `evidence`.
+/// `#[deny(clippy::missing_trait_methods)]`, or it loses `recorder`, `evidence` and the rest.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Target: Debug + Send + Sync + 'static {
@@ -63,6 +63,16 @@ pub trait Target: Debug + Send + Sync + 'static {
     }
     /// What to save before the first change.
     fn evidence(&self) -> Option<Arc<dyn EvidenceSource>> {
+        None
+    }
+    /// How it is rolled back where the caller names no strategy, at the glass too: the switch of a blue/green pair, say.
+    /// `None`: [`Direct`](crate::strategy::Direct).
+    fn strategy(&self) -> Option<Arc<dyn Strategy>> {
+        None
+    }
+    /// Where a run that waits hears that another look may show something new, so that it need not wait for its next poll;
+    /// asked for once, before its first look. No I/O. `None`: nobody says so, and there are only polls.
+    fn nudges(&self) -> Option<Nudges> {
         None
     }
 }
@@ -137,6 +147,12 @@ macro_rules! forward {
             }
             fn evidence(&self) -> Option<Arc<dyn EvidenceSource>> {
                 (**self).evidence()
+            }
+            fn strategy(&self) -> Option<Arc<dyn Strategy>> {
+                (**self).strategy()
+            }
+            fn nudges(&self) -> Option<Nudges> {
+                (**self).nudges()
             }
         }
     )* };

@@ -3,8 +3,9 @@
 
 use async_trait::async_trait;
 use rollback_core::{
-    Approval, ApprovalRequest, Approver, Begun, Budget, Context, Entry, Error, HeldFreeze, Intent, Landing, Lease,
-    LedgerEntry, Line, OnUnknown, RunId, RunQuery, RunSummary, Shelf, Standing, Support,
+    Applied, Approval, ApprovalRequest, Approved, Approver, Begun, Budget, Capabilities, Change, Context, Entry, Error,
+    HeldFreeze, Intent, Landing, Lease, LedgerEntry, Line, Look, Nudger, Nudges, Observation, OnUnknown, Prepared,
+    RunId, RunQuery, RunSummary, Shelf, Standing, Support, Token, Work,
     prelude::*,
     testing::{Bad, BeforeStep, FakeParts, FakePlatform, Good},
 };
@@ -657,4 +658,82 @@ async fn a_breach_starts_the_rollback_and_silence_does_not() {
     let watched = watch.then_roll_back(rollback).run().await.unwrap();
     assert!(watched.rollback.is_none(), "{watched}");
     assert!(watched.watch.verified);
+}
+
+/// A platform with what a target may bring besides: its own strategy, and somebody who says when to look.
+#[derive(Debug)]
+struct Bringing {
+    inner: FakePlatform,
+    strategy: Option<Arc<dyn Strategy>>,
+    nudger: Nudger,
+}
+impl Bringing {
+    fn of(inner: &FakePlatform) -> Self {
+        Self { inner: inner.clone(), strategy: None, nudger: Nudger::new() }
+    }
+}
+#[async_trait]
+impl Target for Bringing {
+    fn id(&self) -> &TargetId {
+        self.inner.id()
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+    async fn observe(&self, look: Look) -> Result<Observation> {
+        self.inner.observe(look).await
+    }
+    async fn history(&self, limit: usize) -> Result<Vec<Release>> {
+        self.inner.history(limit).await
+    }
+    async fn prepare(&self, change: &Change, work: &Work) -> Result<Prepared> {
+        self.inner.prepare(change, work).await
+    }
+    async fn apply(&self, approved: &Approved, token: Token, work: &Work) -> Result<Applied> {
+        self.inner.apply(approved, token, work).await
+    }
+    fn strategy(&self) -> Option<Arc<dyn Strategy>> {
+        self.strategy.clone()
+    }
+    fn nudges(&self) -> Option<Nudges> {
+        Some(self.nudger.nudges())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_nudged_need_not_wait_for_the_next_poll() {
+    let took = async |nudged: bool| {
+        let shop = shop().settles_after(Duration::from_millis(500));
+        let target = Bringing::of(&shop);
+        let nudger = target.nudger.clone();
+        let nudging = tokio::spawn(async move {
+            // Also while nobody waits, and too early.
+            while nudged {
+                nudger.nudge();
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        });
+        let report = flow(target, MemoryJournal::new()).run().await.unwrap();
+        nudging.abort();
+        assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+        assert_eq!(shop.effects().len(), 1);
+        report.took()
+    };
+    assert!(took(false).await >= seconds(2), "the next poll is the next look");
+    assert!(took(true).await < seconds(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_none_is_named_it_goes_the_targets_own_way() {
+    let own = || Ladder::new().rung(Direct::default(), Weight::NONE);
+    let strategy = || Some(Arc::new(own()) as Arc<dyn Strategy>);
+    let target = || Bringing { strategy: strategy(), ..Bringing::of(&shop()) };
+    let name = own().name();
+    let named = |report: &Report| report.intent().strategy.clone();
+    let report = flow(target(), MemoryJournal::new()).run().await.unwrap();
+    assert_eq!((report.outcome(), named(&report)), (&Outcome::Recovered, name.clone()), "{report}");
+    let report = Rollback::break_glass_on(&target(), "500s").await;
+    assert_eq!((report.outcome(), named(&report)), (&Outcome::Recovered, name.clone()), "{report}");
+    let report = flow(target(), MemoryJournal::new()).using(Direct::default()).run().await.unwrap();
+    assert_eq!((report.outcome(), named(&report) == name), (&Outcome::Recovered, false), "{report}");
 }

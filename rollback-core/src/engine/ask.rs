@@ -47,7 +47,7 @@ pub enum Answer {
     Checked(Answered<Health>),
     /// To [`Ask::Verify`].
     Verified(Answered<Verdict>),
-    /// To [`Ask::Sleep`].
+    /// To [`Ask::Sleep`] and [`Ask::Await`].
     Woke,
     /// Instead of any answer: the lease is lost.
     Fenced(Fault),
@@ -173,6 +173,8 @@ pub enum Ask {
     },
     /// Nothing, for so long.
     Sleep(Duration),
+    /// Nothing, until a look may show something new ([`Target::nudges`](crate::Target::nudges)), for so long at most.
+    Await(Duration),
     /// Nothing more.
     Finish(Outcome),
 }

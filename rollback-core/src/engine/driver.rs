@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     ApprovalRequest, Approved, Approver, At, Begun, Bounds, Clock, Context, Digest, Error, Event, EventKind, Fault,
-    Freeze, Health, HealthCheck, Intent, Journal, Kind, Lease, Line, Observer, Outcome, Past, Result, RunQuery,
+    Freeze, Health, HealthCheck, Intent, Journal, Kind, Lease, Line, Nudges, Observer, Outcome, Past, Result, RunQuery,
     Strategy, Support, Target, Token, Trace, Verifier, Verifiers, Work, verify::Runs,
 };
 use std::{
@@ -22,7 +22,8 @@ use std::{
 /// What a run is driven with.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
-    pub(crate) strategy: Arc<dyn Strategy>,
+    /// `None`: the target's own.
+    pub(crate) strategy: Option<Arc<dyn Strategy>>,
     pub(crate) health: Option<Arc<dyn HealthCheck>>,
     pub(crate) verifiers: Verifiers,
     pub(crate) trial: Option<Arc<dyn Verifier>>,
@@ -39,7 +40,7 @@ impl Setup {
     /// What holds if nothing is said.
     pub(crate) fn new() -> Self {
         Self {
-            strategy: Arc::new(crate::strategy::Direct::default()),
+            strategy: None,
             health: None,
             verifiers: Runs::wanted().into(),
             trial: None,
@@ -51,6 +52,12 @@ impl Setup {
             spool: None,
             bug: None,
         }
+    }
+
+    /// The caller's; where it named none, the target's own.
+    pub(crate) fn strategy_of(&self, target: &dyn Target) -> Arc<dyn Strategy> {
+        let own = self.strategy.clone().or_else(|| target.strategy());
+        own.unwrap_or_else(|| Arc::new(crate::strategy::Direct::default()))
     }
 
     /// Where nothing else was said. A run on a clock of its own is simulated, and leaves the user's folders alone.
@@ -102,6 +109,7 @@ struct Driver<'a> {
     replaced: Option<crate::RunId>,
     /// The journal once did not answer in time.
     silent: bool,
+    nudges: Option<Nudges>,
 }
 
 /// Ten thousand of these futures must fit into memory: what is large in them lies on the heap once, for an `async fn` keeps
@@ -127,6 +135,7 @@ pub(crate) async fn drive(target: &dyn Target, setup: &Setup, intent: Arc<Intent
         in_spool: 0,
         replaced: None,
         silent: false,
+        nudges: target.nudges(),
     };
     let mut ask = driver.turn(&mut state, Answer::Start(intent));
     loop {
@@ -327,7 +336,9 @@ impl Driver<'_> {
                 Box::pin(self.kept(None, call, Answer::Observed))
             }
             Ask::Past { within } => Box::pin(self.past(within, state)),
-            Ask::Plan(situation) => Box::pin(async move { Answer::Planned(setup.strategy.plan(&situation)) }),
+            Ask::Plan(situation) => {
+                Box::pin(async move { Answer::Planned(setup.strategy_of(target).plan(&situation)) })
+            }
             Ask::Prepare { at, change, within: time } => Box::pin(async move {
                 let work = self.work(Some(at), time, state);
                 let call = within(time, "prepare the change", target.prepare(&change, &work));
@@ -383,6 +394,7 @@ impl Driver<'_> {
                 self.keeping(None, Box::pin(tokio::time::sleep(time))).await;
                 Answer::Woke
             }),
+            Ask::Await(time) => Box::pin(self.waiting(time)),
             Ask::Finish(_) => Box::pin(async { Answer::Woke }),
         }
     }
@@ -414,6 +426,21 @@ impl Driver<'_> {
             _ => {}
         }
         Answer::Begun(begun)
+    }
+
+    /// Until a look may show something new; but not without a pause, because what changes once often goes on changing.
+    async fn waiting(&mut self, time: Duration) -> Answer {
+        let mut nudges = self.nudges.take();
+        let pause = nudges.as_ref().map_or(time, |_| time / 20);
+        let wait = async {
+            tokio::time::sleep(pause).await;
+            if let Some(nudges) = &mut nudges {
+                let _ = tokio::time::timeout(time.saturating_sub(pause), nudges.next()).await;
+            }
+        };
+        self.keeping(None, Box::pin(wait)).await;
+        self.nudges = nudges;
+        Answer::Woke
     }
 
     /// What most of many runs wait in at any moment: one future, with nothing in it twice.

@@ -1,8 +1,8 @@
 //! Refuses what cannot be meant, before anything is touched.
 
 use crate::{
-    Applied, Approved, Capabilities, Change, Error, EvidenceSource, Kind, Landing, Look, Observation, PartId, Parts,
-    Prepared, Record, Release, Result, Target, TargetId, Token, Weight, Weights, Work, change::Shape,
+    Applied, Approved, Capabilities, Change, Error, EvidenceSource, Kind, Landing, Look, Nudges, Observation, PartId,
+    Parts, Prepared, Record, Release, Result, Strategy, Target, TargetId, Token, Weight, Weights, Work, change::Shape,
 };
 use async_trait::async_trait;
 use std::{
@@ -159,5 +159,11 @@ impl<T: Target> Target for Checked<T> {
     }
     fn evidence(&self) -> Option<Arc<dyn EvidenceSource>> {
         self.inner.evidence()
+    }
+    fn strategy(&self) -> Option<Arc<dyn Strategy>> {
+        self.inner.strategy()
+    }
+    fn nudges(&self) -> Option<Nudges> {
+        self.inner.nudges()
     }
 }

@@ -1,8 +1,8 @@
 //! Reads and never writes.
 
 use crate::{
-    Applied, Approved, Capabilities, Change, EvidenceSource, Extent, Look, Observation, Prepared, Record, Release,
-    Result, Target, TargetId, Token, Work,
+    Applied, Approved, Capabilities, Change, EvidenceSource, Extent, Look, Nudges, Observation, Prepared, Record,
+    Release, Result, Strategy, Target, TargetId, Token, Work,
 };
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -56,5 +56,11 @@ impl<T: Target> Target for DryRun<T> {
     }
     fn evidence(&self) -> Option<Arc<dyn EvidenceSource>> {
         None
+    }
+    fn strategy(&self) -> Option<Arc<dyn Strategy>> {
+        self.inner.strategy()
+    }
+    fn nudges(&self) -> Option<Nudges> {
+        self.inner.nudges()
     }
 }

@@ -128,6 +128,12 @@ macro_rules! guarded {
                 let inner = self.inner.evidence()?;
                 Some(std::sync::Arc::new($crate::wrap::Lent { inner, guard: self.guard.clone() }))
             }
+            fn strategy(&self) -> Option<std::sync::Arc<dyn $crate::Strategy>> {
+                self.inner.strategy()
+            }
+            fn nudges(&self) -> Option<$crate::Nudges> {
+                self.inner.nudges()
+            }
         }
     };
 }

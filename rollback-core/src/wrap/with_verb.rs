@@ -1,8 +1,8 @@
 //! One thing more that a target can be asked to do.
 
 use crate::{
-    Applied, Approved, Capabilities, Change, DiffLine, Error, EvidenceSource, Kind, Look, Observation, Prepared,
-    Record, Release, Result, Target, TargetId, Token, VerbName, When, Work, process::Process,
+    Applied, Approved, Capabilities, Change, DiffLine, Error, EvidenceSource, Kind, Look, Nudges, Observation,
+    Prepared, Record, Release, Result, Strategy, Target, TargetId, Token, VerbName, When, Work, process::Process,
 };
 use async_trait::async_trait;
 use std::{fmt, sync::Arc};
@@ -102,5 +102,11 @@ impl<T: Target> Target for WithVerb<T> {
     }
     fn evidence(&self) -> Option<Arc<dyn EvidenceSource>> {
         self.inner.evidence()
+    }
+    fn strategy(&self) -> Option<Arc<dyn Strategy>> {
+        self.inner.strategy()
+    }
+    fn nudges(&self) -> Option<Nudges> {
+        self.inner.nudges()
     }
 }

@@ -36,7 +36,7 @@ pub(crate) struct Live {
     /// Pods that have been ready for `minReadySeconds`.
     pub(super) available: u32,
     pub(super) conditions: Vec<Condition>,
-    pub(super) selector: Selector,
+    pub(crate) selector: Selector,
 }
 
 /// What the controller says of it.

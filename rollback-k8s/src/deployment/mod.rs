@@ -31,8 +31,9 @@ use k8s_openapi::api::core::v1::Pod;
 pub(crate) use live::Live;
 use observe::Seen;
 use rollback_core::{
-    Applied, Approved, Capabilities, Change, ChangeKind, Error, EvidenceSource, Fencing, Kind, Look, Observation,
-    OnUnknown, Pacing, Prepared, Record, Release, ReleaseId, Result, Stored, Target, TargetId, Token, When, Wish, Work,
+    Applied, Approved, Capabilities, Change, ChangeKind, Error, EvidenceSource, Fencing, Kind, Look, Nudges,
+    Observation, OnUnknown, Pacing, Prepared, Record, Release, ReleaseId, Result, Stored, Target, TargetId, Token,
+    When, Wish, Work,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -490,6 +491,10 @@ impl Target for Deployment {
             return None;
         }
         Some(Arc::new(Saved::of(&self.cluster, &self.id, &self.namespace).with_workload(DEPLOYMENT, &self.name)))
+    }
+
+    fn nudges(&self) -> Option<Nudges> {
+        Some(self.feeds()?.nudges(&self.namespace, &self.name))
     }
 }
 

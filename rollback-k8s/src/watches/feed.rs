@@ -16,7 +16,7 @@ use kube::{
     api::{ListParams, WatchEvent, WatchParams},
     runtime::{utils::Backoff as _, watcher::DefaultBackoff},
 };
-use rollback_core::{Error, Kind, Result};
+use rollback_core::{Error, Kind, Nudger, Result};
 use std::{
     collections::HashSet,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -88,6 +88,13 @@ impl<T: Kept> Feed<T> {
         let state = self.state();
         state.alive.filter(|alive| alive.elapsed() <= age)?;
         Some(read(&state.table))
+    }
+    /// Tells whenever what is found by what this gives becomes another, for as long as somebody listens.
+    pub(super) fn tell_of(&self, by: impl FnOnce(&Table<T>) -> Option<String>, nudger: Nudger) {
+        let mut state = self.state();
+        if let Some(by) = by(&state.table) {
+            state.table.tell_of(by, nudger);
+        }
     }
     /// A later state of an object that is known.
     pub(super) fn renew(&self, object: T::Object) {

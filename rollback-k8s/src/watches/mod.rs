@@ -20,7 +20,7 @@ use kube::{
     api::DynamicObject,
     core::{Expression, Selector, SelectorExt as _},
 };
-use rollback_core::Result;
+use rollback_core::{Nudger, Nudges, Result};
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError},
@@ -72,7 +72,8 @@ impl SharedWatches {
 
 impl Cluster {
     /// This cluster, with Deployments, ReplicaSets and Pods watched: looks at a [`Deployment`](crate::Deployment) are
-    /// answered from what the watches have shown, and cost no request. For who rolls back many at once, or runs a
+    /// answered from what the watches have shown, and cost no request; and a run that waits looks when they show something
+    /// new, not at its next poll. For who rolls back many at once, or runs a
     /// controller; for one rollback, requests are less. Targets made of the cluster that this gives, and of its clones, use
     /// the watches; they end with the last of those. Returns when everything has been listed once.
     ///
@@ -269,6 +270,16 @@ impl Feeds {
             table.found(controlled_by).map(|revision| Revision::clone(revision)).collect()
         })
     }
+    /// That a Deployment or one of its pods is not as it was.
+    pub(crate) fn nudges(&self, namespace: &str, name: &str) -> Nudges {
+        let nudger = Nudger::new();
+        let nudges = nudger.nudges();
+        self.deployments.tell_of(|_| Some(key(namespace, name)), nudger.clone());
+        if let Some(live) = self.deployment(namespace, name) {
+            self.pods.tell_of(|table| narrowest(table, namespace, &live.selector), nudger);
+        }
+        nudges
+    }
     /// The pods that a selector finds.
     pub(crate) fn pods(&self, namespace: &str, selector: &Selector) -> Option<Vec<PodState>> {
         self.pods.read(self.staleness, |table| selected(table, namespace, selector))
@@ -300,14 +311,18 @@ fn label(namespace: &str, name: &str, value: &str) -> String {
     key(namespace, &format!("{name}={value}"))
 }
 
-/// Through the label that the fewest pods have.
-fn selected(table: &Table<WatchedPod>, namespace: &str, selector: &Selector) -> Vec<PodState> {
-    let wanted = |pod: &&Arc<WatchedPod>| selector.matches(&pod.labels);
+/// The label that the fewest pods have, of those that the selector asks for.
+fn narrowest(table: &Table<WatchedPod>, namespace: &str, selector: &Selector) -> Option<String> {
     let pairs = selector.clone().into_iter().filter_map(|expression| match expression {
         Expression::Equal(name, value) => Some(label(namespace, &name, &value)),
         _ => None,
     });
-    match pairs.min_by_key(|pair| table.count(pair)) {
+    pairs.min_by_key(|pair| table.count(pair))
+}
+
+fn selected(table: &Table<WatchedPod>, namespace: &str, selector: &Selector) -> Vec<PodState> {
+    let wanted = |pod: &&Arc<WatchedPod>| selector.matches(&pod.labels);
+    match narrowest(table, namespace, selector) {
         Some(pair) => table.found(&pair).filter(wanted).map(|pod| pod.state.clone()).collect(),
         None => table.all_of(namespace).filter(wanted).map(|pod| pod.state.clone()).collect(),
     }

@@ -3,6 +3,7 @@
 //! An object is only ever replaced by a later state of it, whatever order answers come in.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use rollback_core::Nudger;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -49,11 +50,13 @@ struct Row<T> {
 pub(crate) struct Table<T> {
     rows: HashMap<Arc<str>, Row<T>>,
     index: HashMap<Arc<str>, HashSet<Arc<str>>>,
+    /// Who is told that something is new, by what it is found by.
+    told: HashMap<String, Vec<Nudger>>,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { rows: HashMap::new(), index: HashMap::new() }
+        Self { rows: HashMap::new(), index: HashMap::new(), told: HashMap::new() }
     }
 }
 
@@ -108,6 +111,7 @@ impl<T: Kept> Table<T> {
         self.take_out(&key);
         let key: Arc<str> = key.into();
         let found_by: Vec<Arc<str>> = item.found_by(namespace).into_iter().map(Arc::from).collect();
+        self.tell(&key, &found_by);
         for by in &found_by {
             self.index.entry(by.clone()).or_default().insert(key.clone());
         }
@@ -115,6 +119,7 @@ impl<T: Kept> Table<T> {
     }
     fn take_out(&mut self, key: &str) {
         let Some(row) = self.rows.remove(key) else { return };
+        self.tell(key, &row.found_by);
         for by in &row.found_by {
             if let Some(keys) = self.index.get_mut(by) {
                 keys.remove(key);
@@ -123,6 +128,23 @@ impl<T: Kept> Table<T> {
                 }
             }
         }
+    }
+    fn tell(&mut self, key: &str, found_by: &[Arc<str>]) {
+        for by in found_by.iter().map(|by| &**by).chain([key]) {
+            if let Some(told) = self.told.get_mut(by) {
+                told.retain(Nudger::is_heard);
+                told.iter().for_each(Nudger::nudge);
+                if told.is_empty() {
+                    self.told.remove(by);
+                }
+            }
+        }
+    }
+    /// Tells whenever what is found by this, or has this key, becomes another, for as long as somebody listens.
+    pub(super) fn tell_of(&mut self, by: String, nudger: Nudger) {
+        let told = self.told.entry(by).or_default();
+        told.retain(Nudger::is_heard);
+        told.push(nudger);
     }
     /// The one of this name.
     pub(super) fn get(&self, namespace: &str, name: &str) -> Option<&Arc<T>> {
@@ -219,6 +241,36 @@ mod tests {
         assert_eq!(table.all_of("o").count(), 0);
         table.remove(&object("b", "4", "").metadata);
         assert_eq!(table.index.len(), 1, "nothing is left of what is gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_listens_is_told_of_its_own() {
+        let mut table: Table<Note> = Table::default();
+        table.put(object("a", "1", "x"));
+        let (by_name, by_what) = (Nudger::new(), Nudger::new());
+        let (mut of_a, mut of_x) = (by_name.nudges(), by_what.nudges());
+        table.tell_of(key("n", "a"), by_name);
+        table.tell_of(key("n", "x"), by_what);
+        let told = async |nudges: &mut rollback_core::Nudges| {
+            tokio::time::timeout(std::time::Duration::from_secs(1), nudges.next()).await.is_ok()
+        };
+        table.put(object("b", "2", "y"));
+        assert_eq!(
+            (told(&mut of_a).await, told(&mut of_x).await),
+            (false, false),
+            "another one, found by something else"
+        );
+        table.put(object("b", "3", "x"));
+        assert_eq!((told(&mut of_a).await, told(&mut of_x).await), (false, true), "now it is found by that");
+        table.put(object("a", "4", "y"));
+        assert_eq!((told(&mut of_a).await, told(&mut of_x).await), (true, true), "it is not any more");
+        table.put(object("a", "4", "y"));
+        assert_eq!((told(&mut of_a).await, told(&mut of_x).await), (false, false), "that was seen before");
+        table.remove(&object("a", "5", "").metadata);
+        assert!(told(&mut of_a).await);
+        drop((of_a, of_x));
+        table.put(object("a", "6", "x"));
+        assert!(table.told.is_empty(), "nobody listens any more");
     }
 
     #[test]

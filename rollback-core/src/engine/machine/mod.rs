@@ -159,7 +159,7 @@ impl State {
         self.absorb(answer);
         let ask = self.next();
         self.idle = matches!(ask, Ask::Approve { .. } | Ask::Verify { .. })
-            || (self.fold.reached.is_some() && matches!(ask, Ask::Sleep(_)));
+            || (self.fold.reached.is_some() && matches!(ask, Ask::Sleep(_) | Ask::Await(_)));
         Effects { events: std::mem::take(&mut self.events), ask }
     }
     #[cfg(feature = "planted-bugs")]

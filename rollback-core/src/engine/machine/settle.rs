@@ -30,7 +30,7 @@ impl State {
                 return Flow::Again;
             }
             self.events.push(EventKind::Waiting { why: waiting_for(step, seen) });
-            return Flow::Ask(Ask::Sleep(poll));
+            return Flow::Ask(Ask::Await(poll));
         }
         if matches!(step.change, Change::Abort { .. }) && self.fold.is_up_in_the_air() && !self.has(Bug::ForgetLanding)
         {
@@ -136,7 +136,8 @@ impl State {
             self.fail_rung(format!("{}: {why} within {:?}", step.name, step.gates_within));
             return Flow::Again;
         }
-        Flow::Ask(Ask::Sleep(poll))
+        let ask = if matches!(gate, Gate::Ready { .. }) { Ask::Await } else { Ask::Sleep };
+        Flow::Ask(ask(poll))
     }
 
     /// Where it can, the intent of the next step goes into the same append.

@@ -69,7 +69,7 @@ impl State {
         if let Some(why) = wrong.filter(|_| !self.has(Bug::TrustWanted)) {
             // The read may be a stale one.
             if self.elapsed.saturating_sub(since) < self.policy().reply_within {
-                return Flow::Ask(Ask::Sleep(self.policy().poll));
+                return Flow::Ask(Ask::Await(self.policy().poll));
             }
             self.scratch.final_since = None;
             self.not_helped(why);

@@ -113,7 +113,7 @@ impl State {
                 return Flow::Ask(Ask::Sleep(self.policy().poll.min(pause - passed)));
             }
             if on_unknown != OnUnknown::Again && (patient || seen.ours == Ours::Pending) && !self.patience_over(step) {
-                return Flow::Ask(Ask::Sleep(self.policy().poll));
+                return Flow::Ask(Ask::Await(self.policy().poll));
             }
             if on_unknown == OnUnknown::AskHuman {
                 let at = format!("{}: its answer was lost, and nobody can tell whether it happened", step.name);
@@ -136,7 +136,7 @@ impl State {
                 return Flow::Again;
             }
             self.events.push(EventKind::Waiting { why });
-            return Flow::Ask(Ask::Sleep(self.policy().poll));
+            return Flow::Ask(Ask::Await(self.policy().poll));
         }
         let approved = self.fold.prepared.as_ref().and_then(|p| p.get(at.step)).cloned();
         let (Some(approved), Some(intent), Some(goal)) = (approved, &self.intent, &self.fold.goal) else {

@@ -152,10 +152,11 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: im
     }
 }
 
-/// Looks until the target says that it has settled well.
+/// Looks until the target says that it has settled well: in full, because a quick look may rest on a watch that has not shown
+/// a deploy of a moment ago.
 pub(crate) async fn settled(target: &dyn Target) -> Observation {
     let look = || async {
-        let seen = target.observe(Look::quick()).await.ok()?;
+        let seen = target.observe(Look::full()).await.ok()?;
         let all = seen.parts.values().all(|part| part.settled == Settled::Yes);
         all.then_some(seen)
     };

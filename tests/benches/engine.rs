@@ -161,7 +161,7 @@ fn fleet(dir: &Path, size: &Size) -> Ended<bool> {
     let second = process("alone", "second", size.alone)?;
     let alone = (first.runs + second.runs) as f64 / (first.seconds + second.seconds);
     let ratio = fleet.steps_a_second() / alone;
-    let mib = |kib: u64| kib as f64 / 1024.0;
+    let mb = |kib: u64| kib as f64 * 1024.0 / 1e6;
     println!(
         "fleet: {ratio:.1}x the steps a second of one run at a time, aim at least {FLEET_AT_LEAST} (n={} at once, {:.0} a \
          second in {:.1} s, against {alone:.0}; {} lines each)",
@@ -171,13 +171,13 @@ fn fleet(dir: &Path, size: &Size) -> Ended<bool> {
         fleet.lines / fleet.runs.max(1),
     );
     println!(
-        "fleet memory: {:.1} MiB at the most, aim below {MEMORY_BELOW} (n={} at once, {:.1} MiB before, {:.1} KiB each)",
-        mib(fleet.peak),
+        "fleet memory: {:.1} MB at the most, aim below {MEMORY_BELOW} (n={} at once, {:.1} MB before, {:.1} KiB each)",
+        mb(fleet.peak),
         fleet.runs,
-        mib(fleet.before),
+        mb(fleet.before),
         fleet.peak.saturating_sub(fleet.before) as f64 / fleet.runs.max(1) as f64,
     );
-    Ok(ratio >= FLEET_AT_LEAST && mib(fleet.peak) < MEMORY_BELOW)
+    Ok(ratio >= FLEET_AT_LEAST && mb(fleet.peak) < MEMORY_BELOW)
 }
 
 #[tokio::main]

@@ -100,7 +100,13 @@ impl Replicas {
         self.options.archive.as_deref().map(|dir| Archive::of(dir, &self.pins_at()))
     }
     /// Its containers, running or not, oldest first.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] if another engine answers by now.
     async fn list(&self) -> Result<Vec<Member>> {
+        self.engine.reading(self.ask()).await
+    }
+    async fn ask(&self) -> Result<Vec<Member>> {
         match &self.members {
             Members::Compose { project, service } => {
                 let labels =

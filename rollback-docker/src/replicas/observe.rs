@@ -33,7 +33,6 @@ impl Seen {
 
 impl Replicas {
     pub(crate) async fn look(&self, look: &Look) -> Result<Observation> {
-        let scope = self.engine.scope().await.map_err(|e| e.with_target(&self.id))?;
         let members = self.present().await.map_err(|e| e.with_target(&self.id))?;
         let places = places(&members);
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -48,7 +47,7 @@ impl Replicas {
         }
         let trace = members.iter().rev().find(|m| m.marks.key.is_some()).and_then(|m| m.marks.trace.clone());
         let token = Token(Some(Payload::of(&Seen::of(&members))?));
-        Ok(Observation::of_one(Identity::new(scope, self.object()), part, token)
+        Ok(Observation::of_one(Identity::new(self.engine.scope(), self.object()), part, token)
             .with_ours(ours(look, &members))
             .with_trace(trace))
     }

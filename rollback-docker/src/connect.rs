@@ -21,8 +21,8 @@ const TIMEOUT_SECONDS: u64 = 600;
 /// One Docker engine, with the API version that both sides speak. Cheap to clone; connections are made as they are needed.
 ///
 /// Rollbacks go wrong on the wrong machine: say which engine you mean ([`ConnectOptions::expecting`]), and any other one is
-/// refused before it is touched. Who may use the engine's socket may do everything on its host; there are no finer
-/// permissions to ask for.
+/// refused before it is touched. Targets go on comparing: see [which engine](crate#which-engine). Who may use the engine's
+/// socket may do everything on its host; there are no finer permissions to ask for.
 ///
 /// ```no_run
 /// use rollback_docker::{ConnectOptions, Engine};
@@ -102,12 +102,13 @@ impl ConnectOptions {
         self.config_dir = Some(dir.into());
         self
     }
-    /// No other engine than the one with this id or this name (`docker info` prints both).
+    /// No other engine than the one with this id or this name (`docker info` prints both). Hosts may share a name, and no two
+    /// engines an id. Default: whichever answers.
     pub fn expecting(mut self, id_or_name: impl Into<String>) -> Self {
         self.expected = Some(id_or_name.into());
         self
     }
-    /// No other version of the engine than one that begins so: `27.`.
+    /// No other version of the engine than one that begins so: `27.`. Default: any since Docker 19.03.
     pub fn expecting_version(mut self, prefix: impl Into<String>) -> Self {
         self.version = Some(prefix.into());
         self
@@ -307,7 +308,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`Kind::Unavailable`] (transient) if it does not answer; [`Kind::Denied`] if one side does not take the other's
-    /// certificate or key, or the socket is not this user's; [`Kind::Invalid`] if it is not the one that was expected;
+    /// certificate or key, or the socket is not this user's; [`Kind::Invalid`] if it is not the one that was expected,
+    /// or for a docker configuration that cannot be read;
     /// [`Kind::Unsupported`] for [Podman](crate#podman), an engine before Docker 19.03 (API 1.40), or a way to connect that
     /// this build leaves out; [`Kind::NotFound`] for a context that is not there. Nothing is written.
     ///

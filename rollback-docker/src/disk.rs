@@ -54,7 +54,8 @@ pub(crate) async fn finding(engine: &Engine) -> Result<Option<Finding>> {
 /// Where images and containers are written; or why that is not known.
 fn data_root(info: SystemInfo) -> Result<PathBuf, String> {
     // Then they are where containerd has its own data.
-    let with_containerd = info.driver_status.iter().flatten().any(|line| line.first().is_some_and(|at| at == "driver-type"));
+    let with_containerd =
+        info.driver_status.iter().flatten().any(|line| line.first().is_some_and(|at| at == "driver-type"));
     let root = info.docker_root_dir.map(PathBuf::from).filter(|dir| dir.is_absolute());
     match root {
         Some(_) if with_containerd => Err("its images are kept by containerd, and it does not say where".into()),
@@ -70,7 +71,8 @@ async fn seen_from(engine: &Engine, root: &Path) -> Vec<PathBuf> {
         Some(socket) => UnixStream::connect(socket).await.ok().and_then(|socket| socket.peer_cred().ok()?.pid()),
         None => None,
     };
-    let inside = |pid: i32| Path::new("/proc").join(pid.to_string()).join("root").join(root.strip_prefix("/").unwrap_or(root));
+    let inside =
+        |pid: i32| Path::new("/proc").join(pid.to_string()).join("root").join(root.strip_prefix("/").unwrap_or(root));
     pid.map(inside).into_iter().chain([root.to_owned()]).collect()
 }
 

@@ -109,6 +109,8 @@ impl ComposeProject {
         here.compose.run(None, &["up", "--detach", "--no-build"], within).await?;
         begun.phase = Phase::Done;
         here.archive.begin(&begun).map_err(after)?;
+        let stay: Vec<&ReleaseId> = read.told.iter().chain([wanted]).collect();
+        here.archive.prune(&stay);
         drop(lock);
         Ok(Applied::submitted())
     }

@@ -30,6 +30,7 @@ const COMPOSE_IMAGE: &str = "com.docker.compose.image";
 
 /// In which order a container is replaced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Order {
     /// Start first, unless two cannot run side by side: a published port, the host's network, a fixed address.
     #[default]

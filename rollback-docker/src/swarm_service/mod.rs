@@ -93,6 +93,13 @@ impl SwarmService {
         Self { inner: Arc::new(Inner { id, engine, name, way: Way::Given, keep: 10 }) }
     }
     /// How Swarm is told to go back. Default: [`Way::Given`].
+    ///
+    /// ```no_run
+    /// # use rollback_docker::{Engine, SwarmService, Way};
+    /// # fn service(engine: Engine) {
+    /// let web = SwarmService::new(engine, "shop_web").with_way(Way::Previous);
+    /// # }
+    /// ```
     pub fn with_way(mut self, way: Way) -> Self {
         Arc::make_mut(&mut self.inner).way = way;
         self
@@ -159,7 +166,8 @@ impl EvidenceSource for SwarmService {
 #[async_trait]
 impl Record for SwarmService {
     /// Keeps the task template that the service has, in a config of the swarm. The oldest beyond
-    /// [`with_kept_releases`](SwarmService::with_kept_releases) go. Images are on the nodes: a registry keeps them, or nobody does.
+    /// [`with_kept_releases`](SwarmService::with_kept_releases) go. Images are on the nodes: a registry keeps them, or nobody
+    /// does.
     async fn record(&self, label: &str) -> Result<Release> {
         let record = async {
             let read: Read = self.read().await?;

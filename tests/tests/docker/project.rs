@@ -339,9 +339,9 @@ async fn back_to_another_image_and_a_service_that_was_not_there_goes() {
     let probe = project.containers("probe")[0]["Id"].clone();
 
     let target = open(&project, ProjectOptions::new()).await;
-    let e = target.with_images(&[("nobody", "x")]).await.unwrap_err();
+    let e = target.edit_images(&[("nobody", "x")]).await.unwrap_err();
     assert_eq!((e.kind(), e.effect()), (Kind::Invalid, Effect::None));
-    let edited = target.with_images(&[("web", &project.tag("v1"))]).await.unwrap();
+    let edited = target.edit_images(&[("web", &project.tag("v1"))]).await.unwrap();
     // The bad release has a service more.
     let more = format!(
         "{}  worker:\n    image: bed/shop:base\nvolumes:",

@@ -86,6 +86,24 @@ impl Shop {
         let image = if version == "v1" { &self.good } else { &self.bad };
         assert_eq!(only["Image"].as_str(), Some(image.as_str()), "the image as it runs, not as a tag says");
     }
+    /// Both containers of a service that has two run the good image, in all of their networks, and there is nothing else of
+    /// the project.
+    #[track_caller]
+    pub(crate) fn both_are_back(&self) {
+        let all = self.project.all_containers();
+        let mut names: Vec<_> = all.iter().map(|c| c["Name"].as_str().unwrap()).collect();
+        names.sort_unstable();
+        assert_eq!(names, [1, 2].map(|n| format!("/{}-shop-{n}", self.project.name)), "both, and nothing else");
+        for one in &all {
+            assert_eq!(
+                (one["Image"].as_str(), &one["State"]["Running"]),
+                (Some(self.good.as_str()), &true.into()),
+                "{one}"
+            );
+            let networks = one["NetworkSettings"]["Networks"].as_object().unwrap().len();
+            assert_eq!(networks, if self.service.contains("networks:") { 2 } else { 1 }, "{one}");
+        }
+    }
     /// Compose leaves it as it is.
     #[track_caller]
     pub(crate) fn accepted(&self) {

@@ -40,7 +40,7 @@ impl Replicas {
         let mut addresses: Vec<String> = members.iter().filter(|m| m.is_ready()).flat_map(Member::addresses).collect();
         addresses.dedup();
         let mut part =
-            PartState::new(told(&places), running(&members)).with_settled(settled(&places)).with_addresses(addresses);
+            PartState::new(told(&places), running(&places)).with_settled(settled(&places)).with_addresses(addresses);
         // Without a container nobody says how many there are to be.
         if !places.is_empty() {
             part = part.with_capacity(count(places.len()), count(ready));
@@ -84,10 +84,19 @@ fn told(places: &BTreeMap<&str, Place<'_>>) -> Option<ReleaseId> {
     coming.or_else(newest).map(|m| of_image(&m.image))
 }
 
-fn running(members: &[Member]) -> Running {
+fn running(places: &BTreeMap<&str, Place<'_>>) -> Running {
     let mut all: BTreeMap<ReleaseId, u32> = BTreeMap::new();
-    for member in members.iter().filter(|m| m.runs()) {
+    for member in places.values().flat_map(|place| place.each()).filter(|m| m.runs()) {
         *all.entry(of_image(&member.image)).or_default() += 1;
+    }
+    // Its place is empty: whoever made it has more to do, and may be gone.
+    let alone = places.values().filter(|place| place.sitting.is_none()).find_map(|place| place.candidate);
+    if let Some(alone) = alone
+        && let release = of_image(&alone.image)
+        && all.keys().all(|runs| *runs == release)
+    {
+        let state = format!("{}, and has not taken its place yet", alone.describe());
+        return Running::Between { from: release.clone(), to: release, state };
     }
     match all.len() {
         0 => Running::Nothing,

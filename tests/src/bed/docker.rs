@@ -93,7 +93,9 @@ impl Bed {
     pub fn everything(&self) -> String {
         let containers = self.docker(&["ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.Names}} {{.State}}"]);
         let images = self.docker(&["images", "--no-trunc", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}"]);
-        containers + "\n" + &images
+        let mut all: Vec<&str> = containers.lines().chain(images.lines()).collect();
+        all.sort_unstable();
+        all.join("\n")
     }
     /// The engine, as the library sees it.
     ///

@@ -158,7 +158,8 @@ async fn in_the_middle_of_a_service_it_stops_and_goes_on_only_on_the_right_one()
     assert_eq!(two.beside.0.everything(), before);
     let old = ours.all_containers().into_iter().find(|c| c["Name"] == format!("/{}-shop-1", ours.name)).unwrap();
     assert_eq!(ours.get(&old, "/version").as_deref(), Ok("v2"), "it serves as before");
-    let report = shop.roll_back().await;
+    let again = shop.rollback(shop.target().await).await.blaming(shop.bad.as_str());
+    let report = again.run().await.unwrap();
     assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
     shop.serves("v1");
     shop.accepted();

@@ -2,7 +2,7 @@
 
 use crate::{
     connect::contexts,
-    project::{commit, flow, open, version, work, yaml},
+    project::{commit, deployed, flow, open, slow, version, work, yaml},
     shop::{CHECK, Shop},
 };
 use rollback_core::{Change, Effect, Error, Kind, Look, Outcome, Report, Target, journal::MemoryJournal};
@@ -165,29 +165,15 @@ async fn in_the_middle_of_a_service_it_stops_and_goes_on_only_on_the_right_one()
     shop.accepted();
 }
 
-/// The database comes up only after a while, and the shop waits for it: that is the middle.
-pub(crate) fn slow(tag: &str, warm_up: &str) -> String {
-    yaml(tag, "    stop_grace_period: 1s\n")
-        .replace("depends_on: [db]", "depends_on: {db: {condition: service_healthy}}")
-        .replace(
-            "    volumes: [data:/data]\n",
-            &format!(
-                "    volumes: [data:/data]\n    stop_grace_period: 1s\n    environment: {{RELEASE: {tag}, WARM_UP: {warm_up}}}\n    \
-                 healthcheck:\n      test: [CMD, /bin/shop, health]\n      interval: 200ms\n      retries: 100\n"
-            ),
-        )
-}
-
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the Docker bed"]
 async fn in_the_middle_of_a_project_it_stops_and_goes_on_only_on_the_right_one() {
     let project = Bed::here().project("two-project");
-    for (n, tag) in [(1, "v1"), (2, "v2")] {
+    for tag in ["v1", "v2"] {
         project.image(tag, "");
-        project.file(&slow(tag, "5s"));
-        commit(&project, n, tag);
     }
-    project.compose(&["up", "-d"]);
+    let grace = "    stop_grace_period: 1s\n";
+    deployed(&project, [&slow("v1", "5s", grace), &slow("v2", "5s", grace)]);
     let two = Two::new(&project);
     let db = project.containers("db")[0]["Id"].as_str().unwrap().to_owned();
     let options = ProjectOptions::new().with_git().with_name(&project.name);
@@ -218,12 +204,11 @@ async fn in_the_middle_of_a_project_it_stops_and_goes_on_only_on_the_right_one()
 #[ignore = "needs the Docker bed"]
 async fn a_context_that_is_made_to_lead_elsewhere_moves_no_target_that_is_open() {
     let project = Bed::here().project("two-contexts");
-    for (n, tag) in [(1, "v1"), (2, "v2")] {
+    for tag in ["v1", "v2"] {
         project.image(tag, "");
-        project.file(&yaml(tag, "    stop_grace_period: 1s\n"));
-        commit(&project, n, tag);
     }
-    project.compose(&["up", "-d"]);
+    let grace = "    stop_grace_period: 1s\n";
+    deployed(&project, [&yaml("v1", grace), &yaml("v2", grace)]);
     let two = Two::new(&project);
     let dir = tempfile::tempdir().unwrap();
     contexts(&project.bed, dir.path(), &[("prod", &format!("host={}", project.bed.host()))]);

@@ -2,8 +2,7 @@
 //! `ROLLBACK_DOCKER_KILLS` says how often one of a service is killed (50); the others are a fifth of that.
 
 use crate::{
-    another::slow,
-    project::{commit, version},
+    project::{deployed, slow, version},
     shop::{CHECK, Shop, port, published},
 };
 use rollback_core::{
@@ -171,12 +170,11 @@ async fn of_project(project: &Project) -> Rollback {
     let options = ProjectOptions::new().with_git().with_name(&project.name);
     let target = ComposeProject::open(project.bed.engine().await, &project.dir, options).await.unwrap();
     let history = target.history(10).await.unwrap();
-    let good = history.iter().find(|release| release.why.as_deref() == Some("v1")).unwrap().id.clone();
-    let bad = history.iter().find(|release| release.why.as_deref() == Some("v2")).unwrap().id.clone();
+    let by = |why: &str| history.iter().find(|release| release.why.as_deref() == Some(why)).unwrap().id.clone();
     Rollback::of(target)
         .because("a test")
-        .blaming(bad)
-        .to(Choose::exactly(good))
+        .blaming(by("shop 2"))
+        .to(Choose::exactly(by("shop 1")))
         .recovered_when(Runs::wanted())
         .journal(SqliteJournal::open(project.dir.join("journal.db")).unwrap())
         .policy(Policy::default().with_poll(Duration::from_millis(200)).with_lease(seconds(2)))
@@ -187,18 +185,17 @@ async fn of_project(project: &Project) -> Rollback {
 #[ignore = "needs the Docker bed"]
 async fn a_project_killed_at_any_moment_ends_on_the_release_with_nothing_left_over() {
     let project = Bed::here().project("kill-project");
-    for (n, tag) in [(1, "v1"), (2, "v2")] {
+    for tag in ["v1", "v2"] {
         project.image(tag, "");
-        project.file(&slow(tag, "500ms"));
-        commit(&project, n, tag);
     }
-    project.compose(&["up", "-d"]);
+    let [good, bad] = ["v1", "v2"].map(|tag| slow(tag, "500ms", "    stop_grace_period: 1s\n"));
+    deployed(&project, [&good, &bad]);
     let takes = takes("project", &project, ["", ""]);
     assert_eq!(version(&project), "v1");
     let mut chance = fastrand::Rng::with_seed(13);
     let (share, mut killed, mut resumed, mut slowest) = (kills().div_ceil(5), 0, 0, Duration::ZERO);
     while killed < share {
-        project.file(&slow("v2", "500ms"));
+        project.file(&bad);
         project.compose(&["up", "-d", "-t", "0"]);
         assert_eq!(version(&project), "v2");
         forget(&project.dir.join("journal.db"));

@@ -3,7 +3,7 @@
 
 use crate::{
     project::{deployed, slow, version},
-    shop::{CHECK, Shop, port, published},
+    shop::{CHECK, Shop, forget, port, published},
 };
 use rollback_core::{
     Choose, Outcome, Policy, Report, Rollback, Target as _, journal::SqliteJournal, seconds, verify::Runs,
@@ -11,7 +11,6 @@ use rollback_core::{
 use rollback_docker::{ComposeProject, ProjectOptions};
 use rollback_tests::bed::docker::{Bed, Project};
 use std::{
-    path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -72,11 +71,6 @@ fn killed_after(time: Duration, what: &str, project: &Project, images: [&str; 2]
     }
     child.wait().unwrap();
     at_it
-}
-fn forget(journal: &Path) {
-    for end in ["", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(format!("{}{end}", journal.display()));
-    }
 }
 #[track_caller]
 fn is_good(report: &Report) {

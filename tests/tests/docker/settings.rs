@@ -1,6 +1,6 @@
 //! What is kept of a release at its deploy beside its image: what its containers were given.
 
-use crate::shop::{CHECK, Shop};
+use crate::shop::{CHECK, Shop, forget};
 use rollback_core::{
     Choose, Outcome, Report, Rollback, Target as _, Timestamp, journal::SqliteJournal, record::record,
 };
@@ -269,7 +269,7 @@ async fn a_new_rollback_after_one_that_was_killed_while_it_made_them_again_makes
     assert!(run.await.unwrap_err().is_cancelled());
     let left = project.all_containers();
     assert_eq!((left.len(), &left[0]["State"]["Status"]), (1, &"created".into()), "{left:?}");
-    fs::remove_file(shop.journal()).unwrap();
+    forget(&shop.journal());
 
     let report = shop.rollback(shop.target().await).await.blaming(shop.bad.as_str()).run().await.unwrap();
     assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");

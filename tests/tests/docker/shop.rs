@@ -4,7 +4,8 @@ use rollback_core::{Choose, Policy, Report, Rollback, Target, seconds};
 use rollback_docker::ComposeService;
 use rollback_tests::bed::docker::{Bed, Inspected, Project, wait_until};
 use std::{
-    path::PathBuf,
+    fs,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
@@ -27,6 +28,18 @@ pub(crate) fn port() -> u16 {
 /// Publishes it.
 pub(crate) fn published(port: u16) -> String {
     format!("    ports: [\"{port}:8080\"]\n")
+}
+
+/// Removes a journal with all that lies beside it.
+pub(crate) fn forget(journal: &Path) {
+    let name = journal.file_name().unwrap().to_string_lossy();
+    for entry in fs::read_dir(journal.parent().unwrap()).unwrap().map(Result::unwrap) {
+        if entry.file_name().to_string_lossy().starts_with(&*name) {
+            let path = entry.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            removed.unwrap();
+        }
+    }
 }
 
 impl Shop {

@@ -4,7 +4,7 @@
 
 use crate::error;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
-use rollback_core::{Error, Kind, Result};
+use rollback_core::{Effect, Error, Kind, Result};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -21,8 +21,8 @@ const TIMEOUT_SECONDS: u64 = 600;
 /// One Docker engine, with the API version that both sides speak. Cheap to clone; connections are made as they are needed.
 ///
 /// Rollbacks go wrong on the wrong machine: say which engine you mean ([`ConnectOptions::expecting`]), and any other one is
-/// refused before it is touched. Who may use the engine's socket may do everything on its host; there are no finer
-/// permissions to ask for.
+/// refused before it is touched. Targets go on comparing: see [which engine](crate#which-engine). Who may use the engine's
+/// socket may do everything on its host; there are no finer permissions to ask for.
 ///
 /// ```no_run
 /// use rollback_docker::{ConnectOptions, Engine};
@@ -53,7 +53,8 @@ struct About {
     config: PathBuf,
 }
 
-/// What makes the docker command line use the same engine. An address may hold a password, so it is not shown.
+/// What makes the docker command line use the same engine: by address, because a context may be made to lead elsewhere while
+/// a rollback is under way. An address may hold a password, so it is not shown.
 struct Cli(Vec<String>);
 
 impl fmt::Debug for Cli {
@@ -101,12 +102,13 @@ impl ConnectOptions {
         self.config_dir = Some(dir.into());
         self
     }
-    /// No other engine than the one with this id or this name (`docker info` prints both).
+    /// No other engine than the one with this id or this name (`docker info` prints both). Hosts may share a name, and no two
+    /// engines an id. Default: whichever answers.
     pub fn expecting(mut self, id_or_name: impl Into<String>) -> Self {
         self.expected = Some(id_or_name.into());
         self
     }
-    /// No other version of the engine than one that begins so: `27.`.
+    /// No other version of the engine than one that begins so: `27.`. Default: any since Docker 19.03.
     pub fn expecting_version(mut self, prefix: impl Into<String>) -> Self {
         self.version = Some(prefix.into());
         self
@@ -216,19 +218,12 @@ fn context(dir: &Path, name: &str) -> Result<Endpoint> {
 impl Endpoint {
     /// What the docker command line is given to use it too.
     fn cli(&self, config_dir: &Path) -> Cli {
-        let mut arguments = vec!["--config".to_string(), config_dir.display().to_string()];
-        match (&self.context, &self.tls) {
-            (Some(context), _) if context != "default" => arguments.extend(["--context".into(), context.clone()]),
-            (_, tls) => {
-                arguments.extend(["--host".into(), self.host.clone()]);
-                if let Some(dir) = tls {
-                    arguments.push("--tlsverify".into());
-                    for (option, file) in
-                        [("--tlscacert", "ca.pem"), ("--tlscert", "cert.pem"), ("--tlskey", "key.pem")]
-                    {
-                        arguments.extend([option.into(), dir.join(file).display().to_string()]);
-                    }
-                }
+        let mut arguments =
+            vec!["--config".to_string(), config_dir.display().to_string(), "--host".into(), self.host.clone()];
+        if let Some(dir) = &self.tls {
+            arguments.push("--tlsverify".into());
+            for (option, file) in [("--tlscacert", "ca.pem"), ("--tlscert", "cert.pem"), ("--tlskey", "key.pem")] {
+                arguments.extend([option.into(), dir.join(file).display().to_string()]);
             }
         }
         Cli(arguments)
@@ -313,7 +308,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`Kind::Unavailable`] (transient) if it does not answer; [`Kind::Denied`] if one side does not take the other's
-    /// certificate or key, or the socket is not this user's; [`Kind::Conflict`] if it is not the one that was expected;
+    /// certificate or key, or the socket is not this user's; [`Kind::Invalid`] if it is not the one that was expected,
+    /// or for a docker configuration that cannot be read;
     /// [`Kind::Unsupported`] for [Podman](crate#podman), an engine before Docker 19.03 (API 1.40), or a way to connect that
     /// this build leaves out; [`Kind::NotFound`] for a context that is not there. Nothing is written.
     ///
@@ -397,14 +393,18 @@ impl Engine {
         Ok(Self { client, about: Arc::new(about) })
     }
 
+    /// It is not the one that is meant.
+    fn another(&self, why: String) -> Error {
+        let about = &self.about;
+        let context = about.context.as_ref().map_or_else(String::new, |c| format!(" (context {c})"));
+        Error::new(Kind::Invalid, format!("use the engine at {}{context}", about.host))
+            .with_message(why)
+            .without_effect()
+    }
+
     fn is_expected(&self, who: Option<&str>, version: Option<&str>) -> Result<()> {
         let about = &self.about;
-        let differs = |what: String| {
-            let context = about.context.as_ref().map_or_else(String::new, |c| format!(" (context {c})"));
-            Err(Error::new(Kind::Conflict, format!("use the engine at {}{context}", about.host))
-                .with_message(what)
-                .without_effect())
-        };
+        let differs = |what: String| Err(self.another(what));
         if let Some(who) = who.filter(|who| *who != about.id && *who != about.name) {
             return differs(format!(
                 "it is {} ({}), and {who} was meant: see DOCKER_HOST and the context",
@@ -452,11 +452,45 @@ impl Engine {
     pub(crate) fn client(&self) -> &Docker {
         &self.client
     }
-    /// What an [`Identity`](rollback_core::Identity) gives as its scope. Asked anew each time: another engine may have come
-    /// to listen at the same address.
-    pub(crate) async fn scope(&self) -> Result<String> {
+    /// What an [`Identity`](rollback_core::Identity) gives as its scope.
+    pub(crate) fn scope(&self) -> String {
+        format!("docker:{}", self.about.id)
+    }
+
+    /// The error that another engine has come to listen at the same address; none while it is the one that was connected to.
+    async fn replaced(&self) -> Result<Option<Error>> {
         let info = self.client.info().await.map_err(error::read("ask which engine it is"))?;
-        Ok(format!("docker:{}", info.id.unwrap_or_default()))
+        let (id, name) = (info.id.unwrap_or_default(), info.name.unwrap_or_default());
+        let About { id: meant, name: called, .. } = &*self.about;
+        let why = || {
+            format!(
+                "it is {name} ({id}) now, and {called} ({meant}) was meant: see who listens there; nothing is asked of the other one"
+            )
+        };
+        Ok((id != *meant).then(|| self.another(why())))
+    }
+    /// # Errors
+    /// [`Kind::Invalid`], without effect, if another engine answers by now.
+    pub(crate) async fn is_same(&self) -> Result<()> {
+        self.replaced().await?.map_or(Ok(()), Err)
+    }
+    /// What is read counts only if the engine that was meant has answered. It is asked who it is afterwards: whoever has taken
+    /// its place in between is found out.
+    pub(crate) async fn reading<T>(&self, read: impl Future<Output = Result<T>>) -> Result<T> {
+        let read = read.await;
+        match (self.replaced().await, read) {
+            (Ok(Some(another)), _) => Err(another),
+            (Err(e), Ok(_)) => Err(e),
+            (_, read) => read,
+        }
+    }
+    /// Why a write failed, if it is that another engine answers: that one knows nothing of what it was asked.
+    pub(crate) async fn explain(&self, e: Error) -> Error {
+        match self.replaced().await {
+            Ok(Some(another)) if e.effect() == Effect::Unknown => error::with_effect(another),
+            Ok(Some(another)) => another,
+            _ => e,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the engine answered, as the library's error.
 
 use bollard::errors::Error as Docker;
-use rollback_core::{Error, Kind};
+use rollback_core::{Effect, Error, Kind};
 
 /// Turns what a *read* answered into an error: it had no effect.
 pub(crate) fn read(operation: impl Into<String>) -> impl FnOnce(Docker) -> Error {
@@ -49,6 +49,13 @@ pub(crate) fn registry(operation: impl Into<String>) -> impl FnOnce(Docker) -> E
         };
         Error::new(kind, operation).with_message(advice).with_source(e)
     }
+}
+
+/// The same, after something was written already.
+pub(crate) fn with_effect(e: Error) -> Error {
+    let mut fault = e.into_fault();
+    fault.effect = Effect::Unknown;
+    fault.into()
 }
 
 /// The status code, where the engine answered with one.
@@ -143,7 +150,6 @@ fn answered(status: u16, message: &str) -> (Kind, &'static str) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use rollback_core::Effect;
 
     #[test]
     fn what_the_engine_says_has_a_kind_and_an_effect() {

@@ -23,7 +23,7 @@ const OUTPUT: usize = 400;
 ///
 /// ```no_run
 /// # fn of(web: &rollback_docker::ComposeService) -> rollback_core::Result<()> {
-/// let alive = web.exec(["/bin/smoke", "--quick"])?;
+/// let alive = web.exec(["/bin/smoke", "--quick"])?.with_timeout(rollback_core::seconds(20));
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]

@@ -14,6 +14,23 @@
 //! Who may use the engine's socket may do everything on its host, and a rollback needs it: there are no finer permissions
 //! that could be asked for.
 //!
+//! # Which engine
+//! The id of an engine is part of a target's id, which is the key of journal and ledger: `compose:ENGINE/PROJECT/SERVICE`,
+//! `compose:ENGINE/PROJECT`, `container:ENGINE/NAME`, `swarm:ENGINE/NAME`. So a rollback that is taken up again through an
+//! address that leads to another engine by now finds nothing to take up: name the engine that is meant with
+//! [`ConnectOptions::expecting`], and such an address is refused.
+//!
+//! A target that is open asks after each look, and before Compose is told anything, whether it is still that engine. If another
+//! one answers, that is [`Invalid`](rollback_core::Kind::Invalid) and says both. Containers and services are written to by
+//! their ids, which no other engine has. An address is looked up once, by [`Engine::connect`]: what is done to a context later
+//! moves nothing that is open, neither its API calls nor those of the docker command line.
+//!
+//! # Room on disk
+//! Preparing says how much is left where the engine keeps its data, once images are there: `disk-low` (below 256 MiB) is a
+//! warning, `disk-full` (below 1 MiB, or no inode) blocks. It is seen only where that directory is on this host, this user may
+//! look into it, and it certainly is this engine's; otherwise `disk-unknown` notes why not. The nodes of a swarm are other
+//! hosts: `nodes-unknown`.
+//!
 //! # What is recorded at a deploy
 //! Of a [`ComposeService`] and a [`Container`]: the image, held against a prune; and what the containers were given (environment,
 //! mounts, networks, limits, labels), so that preparing a rollback can name what is other by now. What runs keeps the settings
@@ -26,7 +43,7 @@
 //! The values may be secrets. They are kept where those of what runs are, by the engine: in the environment of the container
 //! that holds the image, which `docker inspect` shows and no list. In an archive they are in a file that only its owner may
 //! read. They go when the record goes, which is after as many more records as are
-//! [kept](ComposeService::with_kept): a password that must not lie there for longer is better given as a file.
+//! [kept](ComposeService::with_kept_releases): a password that must not lie there for longer is better given as a file.
 //!
 //! After each deploy:
 //! ```no_run
@@ -66,6 +83,7 @@ mod compose_service;
 mod connect;
 mod container;
 mod diff;
+mod disk;
 mod error;
 mod evidence;
 mod exec;

@@ -16,19 +16,38 @@ macro_rules! of_replicas {
                 self
             }
             /// In which order containers are replaced. Default: start first, where two can run side by side.
+            ///
+            /// ```no_run
+            /// # use std::time::Duration;
+            /// # use rollback_docker::{ComposeService, Engine, Order};
+            /// # fn database(engine: Engine) {
+            /// let db = ComposeService::new(engine, "shop", "db")
+            ///     .with_order(Order::StopFirst)
+            ///     .with_stable_for(Duration::from_secs(20));
+            /// # }
+            /// ```
             pub fn with_order(mut self, order: $crate::Order) -> Self {
                 self.0.options.order = order;
                 self
             }
-            /// How many recorded images stay pinned. Default: 10; at least 1.
-            pub fn with_kept(mut self, images: usize) -> Self {
-                self.0.options.keep = images.max(1);
+            /// How many recorded releases are kept: their images pinned, and what their containers were given. Default: 10; at
+            /// least 1.
+            pub fn with_kept_releases(mut self, count: usize) -> Self {
+                self.0.options.keep = count.max(1);
                 self
             }
             /// A directory that keeps recorded images outside of the engine: of those that came from a registry their
-            /// digest, any other one whole; and what their containers were given. From there an image that is gone from the engine comes back while a rollback is
-            /// prepared, with the credentials of the docker configuration. Default: none; then a pin holds an image against
-            /// `docker image prune -a`, and nothing holds it against `docker system prune -a`.
+            /// digest, any other one whole; and what their containers were given. From there an image that is gone from the
+            /// engine comes back while a rollback is prepared, with the credentials of the docker configuration. Default:
+            /// none; then a pin holds an image against `docker image prune -a`, and nothing holds it against `docker system
+            /// prune -a`.
+            ///
+            /// ```no_run
+            /// # use rollback_docker::{ComposeService, Engine};
+            /// # fn kept(engine: Engine) {
+            /// let web = ComposeService::new(engine, "shop", "web").with_archive("/var/lib/rollback").with_kept_releases(5);
+            /// # }
+            /// ```
             pub fn with_archive(mut self, dir: impl Into<std::path::PathBuf>) -> Self {
                 self.0.options.archive = Some(dir.into());
                 self

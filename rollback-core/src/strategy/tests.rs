@@ -149,6 +149,11 @@ fn what_counts_as_bad() {
             told("bad", Running::Between { from: "good".into(), to: "bad".into(), state: "2 of 3".into() }),
             back,
         ),
+        (
+            "left half way to the good one by somebody who is gone",
+            told("good", Running::Between { from: "good".into(), to: "good".into(), state: "not in its place".into() }),
+            back,
+        ),
         ("from a third to the good one", told("good", mixed(&[("good", 2), ("third", 1)])), nothing),
         ("mixed, and told nothing", PartState::new(None, mixed(&[("bad", 1), ("third", 1)])), back),
         ("fixed forward by somebody else", told("third", mixed(&[("bad", 1), ("third", 1)])), Err("wait for it")),

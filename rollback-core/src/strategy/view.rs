@@ -102,8 +102,8 @@ impl<'a> View<'a> {
         self.situation.now.shape().serving_capacity().filter(|total| *total > 0)
     }
 
-    /// Parts that are meant to serve, and show the suspect or something that nobody knows. A crashed part counts: that
-    /// nothing runs there is the suspect's doing. A third, innocent release does not.
+    /// Parts that are meant to serve, and show the suspect or something that nobody knows, or are half way to the good release.
+    /// A crashed part counts: that nothing runs there is the suspect's doing. A third, innocent release does not.
     fn bad_parts(&self) -> Vec<&'a PartId> {
         let bad = |part: &PartState| {
             let told = part.wanted.as_ref();
@@ -113,7 +113,9 @@ impl<'a> View<'a> {
                     || match &part.running {
                         Running::Unknown { .. } => told.is_none_or(|told| told == self.good()),
                         Running::Nothing => told.is_none() && self.situation.capabilities.parts == Parts::One,
-                        Running::Release(_) | Running::Mixed(_) | Running::Between { .. } => false,
+                        // Whoever was bringing it there may be gone.
+                        Running::Between { to, .. } => to == self.good(),
+                        Running::Release(_) | Running::Mixed(_) => false,
                     })
         };
         self.situation.now.parts.iter().filter(|(_, part)| bad(part)).map(|(id, _)| id).collect()

@@ -15,7 +15,16 @@ use rollback_core::{Applied, Approved, Error, Kind, ReleaseId, Result, Running, 
 use std::collections::BTreeMap;
 
 impl ComposeProject {
+    /// # Errors
+    /// [`Kind::Invalid`] if another engine answers by now; with what effect, it says itself.
     pub(super) async fn carry_out(&self, approved: &Approved, token: Token, work: &Work) -> Result<Applied> {
+        match self.steps(approved, token, work).await {
+            Err(e) => Err(self.inner.engine.explain(e).await),
+            done => done,
+        }
+    }
+
+    async fn steps(&self, approved: &Approved, token: Token, work: &Work) -> Result<Applied> {
         let operation = "roll the project back";
         let wanted = approved.change.only_release()?;
         let (up, seen): (Up, Seen) = (approved.read()?, token.read()?);
@@ -87,6 +96,7 @@ impl ComposeProject {
         let within = work.within();
         begun.phase = Phase::Down;
         here.archive.begin(&begun).map_err(after)?;
+        here.engine.is_same().await.map_err(error::with_effect)?;
         if up.mode == Mode::DownUp && !runs && !read.containers.is_empty() {
             // Never with --volumes: what is in them stays.
             here.compose.run(left.as_ref(), &["down"], within).await?;
@@ -95,9 +105,12 @@ impl ComposeProject {
         }
         begun.phase = Phase::Up;
         here.archive.begin(&begun).map_err(after)?;
+        here.engine.is_same().await.map_err(error::with_effect)?;
         here.compose.run(None, &["up", "--detach", "--no-build"], within).await?;
         begun.phase = Phase::Done;
         here.archive.begin(&begun).map_err(after)?;
+        let stay: Vec<&ReleaseId> = read.told.iter().chain([wanted]).collect();
+        here.archive.prune(&stay);
         drop(lock);
         Ok(Applied::submitted())
     }

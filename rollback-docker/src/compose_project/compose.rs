@@ -5,7 +5,7 @@ use super::{
     model::Model,
 };
 use crate::connect::Engine;
-use rollback_core::{Error, Kind, Result, process::Process, seconds};
+use rollback_core::{Error, Kind, Result, process::Process, redact::without_secrets, seconds};
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -56,8 +56,8 @@ impl Compose {
     /// The plugin is there, and speaks to the engine that is meant.
     ///
     /// # Errors
-    /// [`Kind::Unsupported`] without the docker command line or its plugin, [`Kind::Conflict`] if it speaks to another
-    /// engine.
+    /// [`Kind::Unsupported`] without the docker command line or its plugin, [`Kind::Invalid`] if it speaks to another engine,
+    /// [`Kind::Unavailable`] if to none.
     pub(super) async fn check(&self, engine: &Engine) -> Result<()> {
         let unsupported = |why: &str| {
             Error::new(Kind::Unsupported, "use docker compose").with_message(why.to_owned()).without_effect()
@@ -74,14 +74,17 @@ impl Compose {
             return Err(unsupported("the docker command line has no compose plugin: install docker-compose-plugin"));
         }
         let info = run(&["info", "--format", "{{.ID}}"]).run().await.map_err(Error::without_effect)?;
+        let refused =
+            |kind, why: String| Err(Error::new(kind, "use docker compose").with_message(why).without_effect());
+        if !info.is_success() {
+            let said = without_secrets(info.stderr.trim());
+            return refused(Kind::Unavailable, format!("the docker command line does not reach the engine: {said}"));
+        }
         let id = String::from_utf8_lossy(&info.stdout).trim().to_owned();
-        if !info.is_success() || id != engine.id() {
-            let message = format!(
-                "the docker command line speaks to {}, and {} was meant: see the context",
-                if id.is_empty() { "no engine" } else { &id },
-                engine.id()
-            );
-            return Err(Error::new(Kind::Conflict, "use docker compose").with_message(message).without_effect());
+        if id != engine.id() {
+            let why =
+                format!("the docker command line speaks to {id}, and {} ({}) was meant", engine.name(), engine.id());
+            return refused(Kind::Invalid, why);
         }
         Ok(())
     }
@@ -175,6 +178,8 @@ pub(crate) fn clean(process: Process) -> Process {
     ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "COMPOSE_FILE", "COMPOSE_PROJECT_NAME", "COMPOSE_ENV_FILES"]
         .into_iter()
         .chain(["COMPOSE_REMOVE_ORPHANS", "COMPOSE_DISABLE_ENV_FILE"])
+        // With these it would speak TLS to any address.
+        .chain(["DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"])
         .fold(process, Process::without_env)
         .env("COMPOSE_MENU", "false")
 }

@@ -111,8 +111,9 @@ impl ComposeProject {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if the directory or a Compose file is not there; [`Kind::Unsupported`] without the docker command
-    /// line and its plugin, or for an engine made from a client of the caller's; [`Kind::Conflict`] if the command line
-    /// speaks to another engine; [`Kind::Invalid`] if the project's name cannot be told. All without effect.
+    /// line and its plugin, or for an engine made from a client of the caller's; [`Kind::Invalid`] if the command line
+    /// speaks to another engine, or if the project's name cannot be told; [`Kind::Unavailable`] (transient) if an engine does
+    /// not answer. All without effect.
     ///
     /// ```no_run
     /// # use rollback_docker::{ComposeProject, Engine, ProjectOptions};
@@ -197,11 +198,11 @@ impl ComposeProject {
     /// ```no_run
     /// # use rollback_docker::ComposeProject;
     /// # async fn edit(shop: &ComposeProject) -> rollback_core::Result<()> {
-    /// let earlier = shop.with_images(&[("backend", "vapora/backend:v1.2.0")]).await?;
+    /// let earlier = shop.edit_images(&[("backend", "vapora/backend:v1.2.0")]).await?;
     /// println!("{}", earlier.id);
     /// # Ok(()) }
     /// ```
-    pub async fn with_images(&self, images: &[(&str, &str)]) -> Result<Release> {
+    pub async fn edit_images(&self, images: &[(&str, &str)]) -> Result<Release> {
         let here = &self.inner;
         let invalid = |why: String| Error::new(Kind::Invalid, "edit images").with_message(why).without_effect();
         let read = self.read().await?;
@@ -320,7 +321,8 @@ impl EvidenceSource for ComposeProject {
 #[async_trait]
 impl Record for ComposeProject {
     /// Keeps the files as they are, with what their containers are labelled with and which images they run; the images are
-    /// pinned by tags of their own, so that a prune spares them. The oldest beyond [`ProjectOptions::keeping`] go.
+    /// pinned by tags of their own, so that a prune spares them. The oldest beyond
+    /// [`ProjectOptions::with_kept_releases`] go.
     async fn record(&self, label: &str) -> Result<Release> {
         let record = async {
             let here = &self.inner;

@@ -70,7 +70,8 @@ impl std::fmt::Debug for Live {
 
 impl ComposeProject {
     /// # Errors
-    /// [`Kind::NotFound`] if its directory is gone; otherwise as the engine and the file system.
+    /// [`Kind::NotFound`] if its directory is gone; [`Kind::Invalid`] if another engine answers by now; otherwise as the engine
+    /// and the file system.
     pub(super) async fn read(&self) -> Result<Read> {
         let here = &self.inner;
         self.check_dir()?;
@@ -79,7 +80,8 @@ impl ComposeProject {
         let env = std::fs::read(here.compose.dir.join(".env")).ok();
         let files = live.digest(env.as_deref());
         let begun = here.archive.begun()?;
-        let (model, listed) = futures::join!(here.compose.model(None), containers::list(&here.engine, &here.name));
+        let list = here.engine.reading(containers::list(&here.engine, &here.name));
+        let (model, listed) = futures::join!(here.compose.model(None), list);
         let places: Vec<_> = here.compose.slots.iter().map(|slot| slot.path.as_path()).collect();
         // Other files may make containers of a project by the same name: a monitoring beside the shop.
         let containers: Vec<Container> = listed?.into_iter().filter(|c| c.is_of(&places)).collect();
@@ -158,14 +160,14 @@ impl ComposeProject {
             .without_effect())
     }
 
-    pub(super) async fn identity(&self) -> Result<Identity> {
+    fn identity(&self) -> Identity {
         let here = &self.inner;
         let object = format!("project {} in {}", here.name, here.compose.dir.display());
-        Ok(Identity::new(here.engine.scope().await?, object))
+        Identity::new(here.engine.scope(), object)
     }
 
     pub(super) async fn look(&self, look: Look) -> Result<Observation> {
-        let (identity, read) = futures::try_join!(self.identity(), self.read())?;
+        let (identity, read) = (self.identity(), self.read().await?);
         let running = read.running();
         let settled = read.settled(&running);
         let ready = read.containers.iter().filter(|c| c.ready).count();

@@ -103,9 +103,9 @@ impl ProjectOptions {
         self.mode = mode;
         self
     }
-    /// How many releases are kept in `.rollback`; what runs stays in any case. Default: 20.
-    pub fn keeping(mut self, releases: usize) -> Self {
-        self.keep = releases;
+    /// How many releases are kept in `.rollback`, recorded or replaced; what runs stays in any case. Default: 20; at least 1.
+    pub fn with_kept_releases(mut self, count: usize) -> Self {
+        self.keep = count.max(1);
         self
     }
     /// The docker command line, by its path. Default: `docker`, looked up in `PATH`.

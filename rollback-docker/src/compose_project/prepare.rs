@@ -1,4 +1,5 @@
-//! Makes a change of a project ready: everything that can be found out before anything is touched. Images that are not there are fetched: that touches nothing that runs.
+//! Makes a change of a project ready: everything that can be found out before anything is touched. Images that are not there
+//! are fetched: that touches nothing that runs.
 
 use super::{
     ComposeProject, Mode,
@@ -7,7 +8,7 @@ use super::{
     observe::{Read, short},
     source::Found,
 };
-use crate::{image, registry};
+use crate::{disk, image, registry};
 use rollback_core::{
     Change, DiffLine, Error, Finding, Kind, Payload, Prepared, ReleaseId, Result, Severity, Stored, Work,
 };
@@ -74,7 +75,7 @@ impl ComposeProject {
             arguments.extend(pull.iter().map(String::as_str));
             here.compose.run(Some(&staged), &arguments, work.within()).await.map_err(Error::without_effect)?;
         }
-        for finding in self.findings(&read, &to) {
+        for finding in self.findings(&read, &to).into_iter().chain(disk::finding(&here.engine).await?) {
             prepared = prepared.with_finding(finding);
         }
         let remove = read.model.as_ref().map_or(vec![], |from| {

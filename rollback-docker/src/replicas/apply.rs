@@ -17,7 +17,7 @@ use crate::{
     marks::Marks,
     member::{Member, State, candidate_name},
     release::{image_of, short},
-    settings::{Given, Settings},
+    settings::Given,
     spec,
 };
 use bollard::{
@@ -75,13 +75,21 @@ enum Judged {
 }
 
 impl Replicas {
+    /// # Errors
+    /// [`Kind::Invalid`] if another engine answers by now; with what effect, it says itself.
     pub(crate) async fn replace(&self, approved: &Approved, token: Token, work: &Work) -> Result<Applied> {
+        match self.steps(approved, token, work).await {
+            Err(e) => Err(self.engine.explain(e).await.with_target(&self.id)),
+            done => done,
+        }
+    }
+
+    async fn steps(&self, approved: &Approved, token: Token, work: &Work) -> Result<Applied> {
         let good = image_of(approved.change.only_release()?)?;
         let seen: Seen = token.read()?;
         let end = Instant::now() + slice(work.within());
         let anew: Anew = if approved.instructions.is_some() { approved.read()? } else { Anew::default() };
-        let recorded = if anew.0.is_empty() { None } else { self.recorded(good).await? };
-        let mut members = self.present().await?;
+        let members = self.present().await?;
         if Seen::of(&members) != seen {
             let why = "its containers are not those that were looked at: somebody else is at work here";
             return Err(self.refused(why).without_effect());
@@ -94,34 +102,14 @@ impl Replicas {
             end,
             waited,
             anew,
-            recorded,
             known: members.iter().map(|m| m.id.clone()).collect(),
             since: BTreeMap::new(),
             ahead: self.clock_ahead().await?,
+            wrote: false,
         };
-        loop {
-            if work.is_cancelled() {
-                return Err(self.refused("this run has lost its lease"));
-            }
-            let next = at_work.next(&members).await.map_err(|e| e.with_target(&self.id))?;
-            let why = match next {
-                Next::Done => {
-                    self.write_pin_file(good, work)?;
-                    return Ok(Applied::done());
-                }
-                Next::Failed(why) => return Ok(Applied::new(Extent::NotStarted { why })),
-                Next::Again => None,
-                Next::Wait(why) => Some(why),
-            };
-            if Instant::now() >= end {
-                return at_work.later(&members, why).await;
-            }
-            if why.is_some() {
-                self.hear(&members).await;
-            }
-            members = self.present().await?;
-            at_work.no_stranger(&members).await?;
-        }
+        let done = at_work.go_on(members).await;
+        // A look that fails has no effect. What was done before it has.
+        done.map_err(|e| if at_work.wrote { error::with_effect(e) } else { e })
     }
 
     fn refused(&self, why: impl Into<String>) -> Error {
@@ -161,21 +149,51 @@ struct AtWork<'a> {
     end: Instant,
     waited: Waited,
     anew: Anew,
-    /// What the containers that are made anew are given.
-    recorded: Option<Settings>,
     /// Those that were looked at, and those made here.
     known: BTreeSet<String>,
     /// Since when a container was seen to be up, by its id and start.
     since: BTreeMap<String, Instant>,
     ahead: jiff::SignedDuration,
+    /// Something was.
+    wrote: bool,
 }
 
 impl AtWork<'_> {
+    /// As far as this call has time for.
+    async fn go_on(&mut self, mut members: Vec<Member>) -> Result<Applied> {
+        loop {
+            if self.work.is_cancelled() {
+                return Err(self.replicas.refused("this run has lost its lease"));
+            }
+            let why = match self.next(&members).await? {
+                Next::Done => {
+                    self.replicas.write_pin_file(self.good, self.work)?;
+                    return Ok(Applied::done());
+                }
+                Next::Failed(why) => return Ok(Applied::new(Extent::NotStarted { why })),
+                Next::Again => None,
+                Next::Wait(why) => Some(why),
+            };
+            if Instant::now() >= self.end {
+                return self.later(&members, why).await;
+            }
+            if why.is_some() {
+                self.replicas.hear(&members).await;
+            }
+            members = self.replicas.present().await?;
+            self.no_stranger(&members).await?;
+        }
+    }
+
     async fn next(&mut self, members: &[Member]) -> Result<Next> {
-        let anew = self.anew.0.clone();
-        let mut places = places(members);
-        for name in &anew {
-            places.entry(name).or_default();
+        let places = places(members);
+        // All of them are made before the first is started. Whoever comes after one that was killed finds them together, or
+        // none that ever ran: then the record says which there are to be.
+        if let Some(name) = self.anew.0.iter().find(|name| !places.contains_key(name.as_str())).cloned()
+            && let Some(given) = self.given(&name, None).await?
+        {
+            self.make(&name, None, given).await?;
+            return Ok(Next::Again);
         }
         for (done, (name, place)) in places.iter().enumerate() {
             self.work.progress(done as u64, places.len() as u64);
@@ -191,13 +209,7 @@ impl AtWork<'_> {
     async fn settle(&mut self, name: &str, place: Place<'_>) -> Result<Next> {
         let Place { sitting, candidate } = place;
         match (sitting, candidate) {
-            (None, None) => match self.given(name, None).await? {
-                Some(given) => {
-                    self.make(name, None, given).await?;
-                    Ok(Next::Again)
-                }
-                None => Ok(Next::Done),
-            },
+            (None, None) => Ok(Next::Done),
             (Some(old), None) if old.image == self.good => self.keep(old).await,
             (Some(old), None) => {
                 if let Some(given) = self.given(name, Some(old)).await? {
@@ -281,6 +293,7 @@ impl AtWork<'_> {
         if old.runs() {
             return Ok(Next::Failed(format!("{why}; it was removed, and {} serves as before", old.name)));
         }
+        self.wrote = true;
         let started = self.replicas.engine.client().start_container(&old.id, None::<StartContainerOptions>).await;
         Ok(Next::Failed(match started {
             Ok(()) => format!("{why}; it was removed, and {} was started again", old.name),
@@ -336,7 +349,10 @@ impl AtWork<'_> {
 
     /// What the container of a place is given: what the old one was, and where there is none, what was recorded.
     async fn given(&self, name: &str, old: Option<&Member>) -> Result<Option<Given>> {
-        let Some(old) = old else { return Ok(self.recorded.as_ref().and_then(|recorded| recorded.of(name)).cloned()) };
+        let Some(old) = old else {
+            let recorded = self.replicas.recorded(self.good).await?;
+            return Ok(recorded.and_then(|recorded| recorded.of(name).cloned()));
+        };
         let defaults = image::defaults(&self.replicas.engine, &old.image).await?;
         Ok(Some(Given { image_name: old.image_name(), spec: spec::given(&old.seen, &defaults) }))
     }
@@ -360,11 +376,12 @@ impl AtWork<'_> {
         let place = old.map_or(name, |old| &old.name);
         let operation = format!("make a container of {} in place of {place}", short(self.good));
         self.known.insert(made.map_err(error::write(operation))?.id);
+        self.wrote = true;
         Ok(())
     }
 
     /// An engine before 25 takes only one network when a container is made.
-    async fn connect(&self, new: &Member, given: &spec::Spec) -> Result<()> {
+    async fn connect(&mut self, new: &Member, given: &spec::Spec) -> Result<()> {
         let has = new.seen.network_settings.as_ref().and_then(|n| n.networks.clone()).unwrap_or_default();
         for (network, endpoint) in &given.networks {
             let network = if network == "default" { "bridge" } else { network };
@@ -374,6 +391,7 @@ impl AtWork<'_> {
             let request = NetworkConnectRequest { container: new.id.clone(), endpoint_config: Some(endpoint.clone()) };
             let connected = self.replicas.engine.client().connect_network(network, request).await;
             connected.map_err(error::write(format!("connect {} to {network}", new.name)))?;
+            self.wrote = true;
         }
         Ok(())
     }
@@ -386,6 +404,7 @@ impl AtWork<'_> {
         }
         *starts += 1;
         let started = self.replicas.engine.client().start_container(&member.id, None::<StartContainerOptions>).await;
+        self.wrote |= started.is_ok();
         match started {
             Ok(()) => Ok(Next::Again),
             // Somebody takes it away at this moment: when it is gone, another one is made.
@@ -401,9 +420,11 @@ impl AtWork<'_> {
     }
 
     /// Stops it within its own grace, which may be longer than this call: then the engine goes on alone.
-    async fn stop(&self, old: &Member) -> Result<Next> {
+    async fn stop(&mut self, old: &Member) -> Result<Next> {
         let client = self.replicas.engine.client();
-        match timeout_at(self.end, client.stop_container(&old.id, None::<StopContainerOptions>)).await {
+        let stopped = timeout_at(self.end, client.stop_container(&old.id, None::<StopContainerOptions>)).await;
+        self.wrote |= !matches!(stopped, Ok(Err(_)));
+        match stopped {
             Err(_) => Ok(Next::Wait(format!("{} is stopping", old.name))),
             Ok(Ok(())) => Ok(Next::Again),
             Ok(Err(e)) if error::is_gone(&e) => Ok(Next::Again),
@@ -412,9 +433,11 @@ impl AtWork<'_> {
     }
 
     /// Removes a container, and never its volumes.
-    async fn remove(&self, member: &Member, force: bool) -> Result<()> {
+    async fn remove(&mut self, member: &Member, force: bool) -> Result<()> {
         let options = RemoveContainerOptions { v: false, force, link: false };
-        match self.replicas.engine.client().remove_container(&member.id, Some(options)).await {
+        let removed = self.replicas.engine.client().remove_container(&member.id, Some(options)).await;
+        self.wrote |= removed.is_ok();
+        match removed {
             Ok(()) => Ok(()),
             Err(e) if error::is_gone(&e) => Ok(()),
             // The engine is at it.
@@ -423,29 +446,29 @@ impl AtWork<'_> {
         }
     }
 
-    async fn rename(&self, member: &Member, name: &str) -> Result<()> {
+    async fn rename(&mut self, member: &Member, name: &str) -> Result<()> {
         let options = RenameContainerOptions { name: name.to_owned() };
         let renamed = self.replicas.engine.client().rename_container(&member.id, options).await;
+        self.wrote |= renamed.is_ok();
         renamed.map_err(error::write(format!("give {} the name {name}", member.name)))
     }
 
     /// Somebody made a container here meanwhile: theirs stays, and a candidate for its place goes.
-    async fn no_stranger(&self, members: &[Member]) -> Result<()> {
+    async fn no_stranger(&mut self, members: &[Member]) -> Result<()> {
         let key = self.work.key();
         let strange = |m: &&Member| !self.known.contains(&m.id) && m.marks.key.as_ref() != Some(&key);
         let Some(stranger) = members.iter().find(strange) else { return Ok(()) };
-        for place in places(members).values() {
-            if let (Some(sitting), Some(candidate)) = (place.sitting, place.candidate)
-                && strange(&sitting)
-            {
-                self.remove(candidate, true).await?;
-            }
+        let places = places(members);
+        let lost = places.values().filter(|place| place.sitting.as_ref().is_some_and(strange));
+        let lost: Vec<&Member> = lost.filter_map(|place| place.candidate).filter(|m| !strange(m)).collect();
+        for candidate in lost {
+            self.remove(candidate, true).await?;
         }
         Err(self.replicas.refused(format!("{} was made by somebody else meanwhile", stranger.name)))
     }
 
     /// To be called again, to go on.
-    async fn later(mut self, members: &[Member], why: Option<String>) -> Result<Applied> {
+    async fn later(&mut self, members: &[Member], why: Option<String>) -> Result<Applied> {
         self.waited.calls += 1;
         self.work.checkpoint(&self.waited).await?;
         let why = why.unwrap_or_else(|| "there was no time for more in one call".into());

@@ -30,6 +30,7 @@ const COMPOSE_IMAGE: &str = "com.docker.compose.image";
 
 /// In which order a container is replaced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Order {
     /// Start first, unless two cannot run side by side: a published port, the host's network, a fixed address.
     #[default]
@@ -100,7 +101,13 @@ impl Replicas {
         self.options.archive.as_deref().map(|dir| Archive::of(dir, &self.pins_at()))
     }
     /// Its containers, running or not, oldest first.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] if another engine answers by now.
     async fn list(&self) -> Result<Vec<Member>> {
+        self.engine.reading(self.ask()).await
+    }
+    async fn ask(&self) -> Result<Vec<Member>> {
         match &self.members {
             Members::Compose { project, service } => {
                 let labels =

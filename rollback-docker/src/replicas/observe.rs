@@ -33,7 +33,6 @@ impl Seen {
 
 impl Replicas {
     pub(crate) async fn look(&self, look: &Look) -> Result<Observation> {
-        let scope = self.engine.scope().await.map_err(|e| e.with_target(&self.id))?;
         let members = self.present().await.map_err(|e| e.with_target(&self.id))?;
         let places = places(&members);
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -41,14 +40,14 @@ impl Replicas {
         let mut addresses: Vec<String> = members.iter().filter(|m| m.is_ready()).flat_map(Member::addresses).collect();
         addresses.dedup();
         let mut part =
-            PartState::new(told(&places), running(&members)).with_settled(settled(&places)).with_addresses(addresses);
+            PartState::new(told(&places), running(&places)).with_settled(settled(&places)).with_addresses(addresses);
         // Without a container nobody says how many there are to be.
         if !places.is_empty() {
             part = part.with_capacity(count(places.len()), count(ready));
         }
         let trace = members.iter().rev().find(|m| m.marks.key.is_some()).and_then(|m| m.marks.trace.clone());
         let token = Token(Some(Payload::of(&Seen::of(&members))?));
-        Ok(Observation::of_one(Identity::new(scope, self.object()), part, token)
+        Ok(Observation::of_one(Identity::new(self.engine.scope(), self.object()), part, token)
             .with_ours(ours(look, &members))
             .with_trace(trace))
     }
@@ -85,10 +84,19 @@ fn told(places: &BTreeMap<&str, Place<'_>>) -> Option<ReleaseId> {
     coming.or_else(newest).map(|m| of_image(&m.image))
 }
 
-fn running(members: &[Member]) -> Running {
+fn running(places: &BTreeMap<&str, Place<'_>>) -> Running {
     let mut all: BTreeMap<ReleaseId, u32> = BTreeMap::new();
-    for member in members.iter().filter(|m| m.runs()) {
+    for member in places.values().flat_map(|place| place.each()).filter(|m| m.runs()) {
         *all.entry(of_image(&member.image)).or_default() += 1;
+    }
+    // Its place is empty: whoever made it has more to do, and may be gone.
+    let alone = places.values().filter(|place| place.sitting.is_none()).find_map(|place| place.candidate);
+    if let Some(alone) = alone
+        && let release = of_image(&alone.image)
+        && all.keys().all(|runs| *runs == release)
+    {
+        let state = format!("{}, and has not taken its place yet", alone.describe());
+        return Running::Between { from: release.clone(), to: release, state };
     }
     match all.len() {
         0 => Running::Nothing,

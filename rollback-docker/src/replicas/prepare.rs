@@ -2,8 +2,8 @@
 
 use super::{Order, Replicas, place::places};
 use crate::{
-    error, image,
-    member::Member,
+    disk, error, image,
+    member::{Member, State},
     pins,
     release::{image_of, short},
     settings::Settings,
@@ -54,9 +54,11 @@ impl Replicas {
             prepared = prepared.with_finding(finding);
         }
         let recorded = self.recorded(good).await.map_err(|e| e.with_target(&self.id))?;
-        if members.is_empty() {
+        // Those that were never started are of a rollback that made them again, and was killed before all were made.
+        let never_ran = |m: &Member| m.candidate_for().is_some() && m.state == State::Created;
+        if members.iter().all(never_ran) {
             prepared = self
-                .anew(prepared, good, &to, recorded.as_ref(), &mut diff)
+                .anew(prepared, good, &to, &members, recorded.as_ref(), &mut diff)
                 .await
                 .map_err(|e| e.with_target(&self.id))?;
         }
@@ -110,19 +112,29 @@ impl Replicas {
                 prepared = prepared.with_finding(Finding::new(Severity::Blocks, "port", why));
             }
         }
+        // After the image has come back, which takes room.
+        if let Some(finding) = disk::finding(&self.engine).await.map_err(|e| e.with_target(&self.id))? {
+            prepared = prepared.with_finding(finding);
+        }
         Ok(prepared.with_diff(diff))
     }
 
-    /// There is no container any more: they are made again as they were recorded.
+    /// There is no container any more that ever ran: those that are not being made are made again as they were recorded.
     async fn anew(
         &self,
         mut prepared: Prepared,
         good: &str,
         to: &str,
+        being_made: &[Member],
         recorded: Option<&Settings>,
         diff: &mut Vec<DiffLine>,
     ) -> Result<Prepared> {
         let Some(recorded) = recorded else {
+            if !being_made.is_empty() {
+                let why = "a rollback was killed while it made its containers again, and how many there were was not recorded with \
+                           this release: compare with docker compose ps";
+                return Ok(prepared.with_finding(Finding::new(Severity::Warning, "made-in-part", why)));
+            }
             let why = format!(
                 "it has no container, and what those of {} were given was not recorded: deploy it, or go to a release that was \
                  recorded",
@@ -132,7 +144,9 @@ impl Replicas {
             return Err(e.with_message(why).without_effect());
         };
         let client = self.engine.client();
-        for (place, given) in recorded.each() {
+        let made: BTreeSet<&str> = being_made.iter().map(Member::place).collect();
+        let missing = || recorded.each().filter(|(place, _)| !made.contains(place.as_str()));
+        for (place, given) in missing() {
             diff.push(DiffLine::new(format!("container {place}"), "", to));
             let mut find = |severity, code: &str, why: String| {
                 prepared.findings.push(Finding::new(severity, code, why));
@@ -162,11 +176,11 @@ impl Replicas {
                     Err(e) => return Err(error::read(format!("look at the volume {volume}"))(e)),
                 }
             }
-            if let Some(why) = self.port_clash(&given.spec, &[]).await? {
+            if let Some(why) = self.port_clash(&given.spec, being_made).await? {
                 find(Severity::Blocks, "port", why);
             }
         }
-        let places = recorded.each().map(|(place, _)| place.clone()).collect();
+        let places = missing().map(|(place, _)| place.clone()).collect();
         Ok(prepared.with_instructions(Payload::of(&Anew(places))?))
     }
 

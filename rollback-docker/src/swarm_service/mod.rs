@@ -84,7 +84,7 @@ impl SwarmService {
     /// ```no_run
     /// # use rollback_docker::{Engine, SwarmService};
     /// # fn service(engine: Engine) {
-    /// let web = SwarmService::new(engine, "shop_web").keeping(5);
+    /// let web = SwarmService::new(engine, "shop_web").with_kept_releases(5);
     /// # }
     /// ```
     pub fn new(engine: Engine, name: impl Into<String>) -> Self {
@@ -93,13 +93,20 @@ impl SwarmService {
         Self { inner: Arc::new(Inner { id, engine, name, way: Way::Given, keep: 10 }) }
     }
     /// How Swarm is told to go back. Default: [`Way::Given`].
+    ///
+    /// ```no_run
+    /// # use rollback_docker::{Engine, SwarmService, Way};
+    /// # fn service(engine: Engine) {
+    /// let web = SwarmService::new(engine, "shop_web").with_way(Way::Previous);
+    /// # }
+    /// ```
     pub fn with_way(mut self, way: Way) -> Self {
         Arc::make_mut(&mut self.inner).way = way;
         self
     }
-    /// How many records are kept. Default: 10.
-    pub fn keeping(mut self, records: usize) -> Self {
-        Arc::make_mut(&mut self.inner).keep = records;
+    /// How many recorded releases are kept. Default: 10; at least 1.
+    pub fn with_kept_releases(mut self, count: usize) -> Self {
+        Arc::make_mut(&mut self.inner).keep = count.max(1);
         self
     }
 
@@ -128,7 +135,10 @@ impl Target for SwarmService {
         self.make_ready(change).await.map_err(|e| self.mine(e))
     }
     async fn apply(&self, approved: &Approved, token: Token, work: &Work) -> Result<Applied> {
-        self.carry_out(approved, token, work).await.map_err(|e| self.mine(e))
+        match self.carry_out(approved, token, work).await {
+            Err(e) => Err(self.mine(self.inner.engine.explain(e).await)),
+            done => done,
+        }
     }
     fn recorder(&self) -> Option<Arc<dyn Record>> {
         Some(Arc::new(self.clone()))
@@ -156,7 +166,8 @@ impl EvidenceSource for SwarmService {
 #[async_trait]
 impl Record for SwarmService {
     /// Keeps the task template that the service has, in a config of the swarm. The oldest beyond
-    /// [`keeping`](SwarmService::keeping) go. Images are on the nodes: a registry keeps them, or nobody does.
+    /// [`with_kept_releases`](SwarmService::with_kept_releases) go. Images are on the nodes: a registry keeps them, or nobody
+    /// does.
     async fn record(&self, label: &str) -> Result<Release> {
         let record = async {
             let read: Read = self.read().await?;

@@ -74,8 +74,13 @@ pub(super) struct Known {
 
 impl SwarmService {
     /// # Errors
-    /// [`Kind::NotFound`] if there is no such service; [`Kind::Unsupported`] if the engine manages no swarm.
+    /// [`Kind::NotFound`] if there is no such service; [`Kind::Unsupported`] if the engine manages no swarm; [`Kind::Invalid`] if
+    /// another engine answers by now.
     pub(super) async fn read(&self) -> Result<Read> {
+        self.inner.engine.reading(self.ask()).await
+    }
+
+    async fn ask(&self) -> Result<Read> {
         let (client, name) = (self.inner.engine.client(), &self.inner.name);
         let operation = || format!("look at the service {name}");
         let service = client.inspect_service(name, None::<InspectServiceOptions>).await.map_err(|e| {
@@ -171,8 +176,8 @@ impl SwarmService {
     }
 
     pub(super) async fn look(&self, look: Look) -> Result<Observation> {
-        let (scope, read) = futures::try_join!(self.inner.engine.scope(), self.read())?;
-        let identity = Identity::new(scope, format!("service {}", read.service));
+        let read = self.read().await?;
+        let identity = Identity::new(self.inner.engine.scope(), format!("service {}", read.service));
         let settled = read.unsettled().map_or(Settled::Yes, |why| match read.never() {
             Some(why) => Settled::Never { why },
             None => Settled::NotYet { why },

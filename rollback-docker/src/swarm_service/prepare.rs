@@ -98,6 +98,12 @@ fn findings(read: &Read, way: Way, raw: Option<&Value>) -> Vec<Finding> {
     let mut findings = vec![];
     let mut find = |severity, code: &str, text: &str| findings.push(Finding::new(severity, code, text));
     let spec = &read.spec;
+    find(
+        Severity::Note,
+        "nodes-unknown",
+        "whether the nodes have the image, or can pull it, and room for it cannot be seen from a manager: a task that fails for \
+         that is named",
+    );
     let on_failure = spec.update_config.as_ref().and_then(|config| config.failure_action);
     let update_order = spec.update_config.as_ref().and_then(|config| config.order);
     let rollback_order = spec.rollback_config.as_ref().and_then(|config| config.order);

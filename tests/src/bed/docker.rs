@@ -69,7 +69,33 @@ impl Bed {
     }
     /// Where its engine listens.
     pub fn host(&self) -> String {
-        format!("unix://{}", self.dir.join("docker.sock").display())
+        format!("unix://{}", self.socket().display())
+    }
+    /// The same, as a path.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("docker.sock")
+    }
+    /// Copies an image to the engine of another bed.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn copy_image(&self, image: &str, to: &Bed) {
+        let mut save =
+            self.command().args(["save", image]).stdout(Stdio::piped()).spawn().unwrap_or_else(|e| panic!("{e}"));
+        let tar = save.stdout.take().map_or_else(Stdio::null, Stdio::from);
+        said(to.command().arg("load").stdin(tar).output()).unwrap_or_else(|e| panic!("docker load: {e}"));
+        assert!(save.wait().is_ok_and(|status| status.success()), "docker save {image}");
+    }
+    /// All containers with their states, and all names of images: what nobody is to change.
+    ///
+    /// # Panics
+    /// If it does not say.
+    pub fn everything(&self) -> String {
+        let containers = self.docker(&["ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.Names}} {{.State}}"]);
+        let images = self.docker(&["images", "--no-trunc", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}"]);
+        let mut all: Vec<&str> = containers.lines().chain(images.lines()).collect();
+        all.sort_unstable();
+        all.join("\n")
     }
     /// The engine, as the library sees it.
     ///
@@ -104,7 +130,8 @@ impl Bed {
     /// # Panics
     /// If it does not come up.
     pub fn beside(&self, megabytes: u32) -> Beside {
-        let name = format!("{}-side-{}", self.name, std::process::id());
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{}-side-{}-{}", self.name, std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let size = format!("{megabytes}m");
         let out = Self::shell().args(["up", &name]).env("BED_DATA_SIZE", size).stdin(Stdio::null()).output();
         let bed = Self { dir: self.dir.with_file_name(format!("docker-{name}")), name };

@@ -1,7 +1,7 @@
 //! What cannot run beside anything else: the engine is restarted.
 
 use crate::{
-    project::{commit, flow, open, version, yaml},
+    project::{deployed, flow, open, slow, version},
     shop::{CHECK, Shop, port, published},
 };
 use rollback_core::{Outcome, Policy, journal::MemoryJournal};
@@ -32,25 +32,11 @@ async fn an_engine_that_restarts_in_the_middle_only_takes_longer() {
 #[ignore = "needs the Docker bed"]
 async fn an_engine_that_restarts_in_the_middle_of_a_project_only_takes_longer() {
     let project = Bed::here().project("restarts");
-    // The database comes up only after a while, and the shop waits for it: that is the middle.
-    let slow = |tag: &str| {
+    for tag in ["v1", "v2"] {
         project.image(tag, "");
-        yaml(tag, "    restart: always\n")
-            .replace("depends_on: [db]", "depends_on: {db: {condition: service_healthy}}")
-            .replace(
-                "    volumes: [data:/data]\n",
-                &format!(
-                    "    volumes: [data:/data]\n    restart: always\n    environment: {{RELEASE: {tag}, WARM_UP: 4s}}\n    \
-                     healthcheck:\n      test: [CMD, /bin/shop, health]\n      interval: 200ms\n      retries: 100\n"
-                ),
-            )
-    };
-    let (one, two) = (slow("v1"), slow("v2"));
-    project.file(&one);
-    commit(&project, 1, "shop 1");
-    project.file(&two);
-    commit(&project, 2, "shop 2");
-    project.compose(&["up", "-d"]);
+    }
+    let restarts = "    restart: always\n";
+    deployed(&project, [&slow("v1", "4s", restarts), &slow("v2", "4s", restarts)]);
     let old = project.containers("db")[0]["Id"].clone();
     let target = open(&project, ProjectOptions::new().with_git()).await;
     let run = flow(&target, &MemoryJournal::new()).policy(Policy::default().with_poll(Duration::from_millis(200)));

@@ -86,7 +86,7 @@ async fn another_engine_than_the_one_that_was_meant_is_refused_and_versions_are_
         [(options().expecting("prod-7"), "prod-7 was meant"), (options().expecting_version("9."), "9. was meant")]
     {
         let e = Engine::connect(other).await.unwrap_err();
-        assert_eq!((e.kind(), e.effect(), e.is_transient()), (Kind::Conflict, Effect::None, false), "{e}");
+        assert_eq!((e.kind(), e.effect(), e.is_transient()), (Kind::Invalid, Effect::None, false), "{e}");
         let said = e.to_string();
         assert!(said.contains(why) && said.contains("context prod") && said.contains(&bed.host()), "{said}");
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
+mod another;
 mod bed;
 mod connect;
 mod kill;

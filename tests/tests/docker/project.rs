@@ -30,6 +30,17 @@ pub(crate) fn yaml(tag: &str, more: &str) -> String {
          \x20 db:\n    image: bed/shop:base\n    volumes: [data:/data]\nvolumes: {{data: {{}}}}\n"
     )
 }
+/// The same, whose database comes up only after a while, and the shop waits for it: that is the middle. `more` goes into both
+/// services.
+pub(crate) fn slow(tag: &str, warm_up: &str, more: &str) -> String {
+    let db = format!(
+        "    volumes: [data:/data]\n{more}    environment: {{RELEASE: {tag}, WARM_UP: {warm_up}}}\n    healthcheck:\n      \
+         test: [CMD, /bin/shop, health]\n      interval: 200ms\n      retries: 100\n"
+    );
+    yaml(tag, more)
+        .replace("depends_on: [db]", "depends_on: {db: {condition: service_healthy}}")
+        .replace("    volumes: [data:/data]\n", &db)
+}
 fn git(dir: &Path, arguments: &[&str]) {
     let who = ["-c", "user.name=t", "-c", "user.email=t@example.org"];
     let done = Command::new("git").arg("-C").arg(dir).args(who).args(arguments).output().unwrap();
@@ -52,7 +63,7 @@ pub(crate) fn commit(project: &Project, second: u32, why: &str) {
     assert!(done.status.success(), "{done:?}");
 }
 /// One file and then the other, each committed; what came last runs.
-fn deployed(project: &Project, [first, second]: [&str; 2]) {
+pub(crate) fn deployed(project: &Project, [first, second]: [&str; 2]) {
     project.file(first);
     commit(project, 1, "shop 1");
     project.file(second);
@@ -339,9 +350,9 @@ async fn back_to_another_image_and_a_service_that_was_not_there_goes() {
     let probe = project.containers("probe")[0]["Id"].clone();
 
     let target = open(&project, ProjectOptions::new()).await;
-    let e = target.with_images(&[("nobody", "x")]).await.unwrap_err();
+    let e = target.edit_images(&[("nobody", "x")]).await.unwrap_err();
     assert_eq!((e.kind(), e.effect()), (Kind::Invalid, Effect::None));
-    let edited = target.with_images(&[("web", &project.tag("v1"))]).await.unwrap();
+    let edited = target.edit_images(&[("web", &project.tag("v1"))]).await.unwrap();
     // The bad release has a service more.
     let more = format!(
         "{}  worker:\n    image: bed/shop:base\nvolumes:",
@@ -405,17 +416,7 @@ async fn killed_in_the_middle_it_is_between_and_the_same_call_finishes_it() {
     for tag in ["v1", "v2"] {
         project.image(tag, "");
     }
-    // The database comes up only after a while, and the shop waits for it: that is the middle.
-    let slow = |tag: &str| {
-        yaml(tag, "").replace("depends_on: [db]", "depends_on: {db: {condition: service_healthy}}").replace(
-            "    volumes: [data:/data]\n",
-            &format!(
-                "    volumes: [data:/data]\n    environment: {{RELEASE: {tag}, WARM_UP: 4s}}\n    healthcheck:\n      \
-                     test: [CMD, /bin/shop, health]\n      interval: 200ms\n      retries: 100\n"
-            ),
-        )
-    };
-    deployed(&project, [&slow("v1"), &slow("v2")]);
+    deployed(&project, [&slow("v1", "4s", ""), &slow("v2", "4s", "")]);
     let web = project.containers("web")[0]["Id"].clone();
     let db = project.containers("db")[0]["Id"].as_str().unwrap().to_owned();
     let target = open(&project, ProjectOptions::new().with_git()).await;

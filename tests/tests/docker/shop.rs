@@ -4,7 +4,8 @@ use rollback_core::{Choose, Policy, Report, Rollback, Target, seconds};
 use rollback_docker::ComposeService;
 use rollback_tests::bed::docker::{Bed, Inspected, Project, wait_until};
 use std::{
-    path::PathBuf,
+    fs,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
@@ -27,6 +28,18 @@ pub(crate) fn port() -> u16 {
 /// Publishes it.
 pub(crate) fn published(port: u16) -> String {
     format!("    ports: [\"{port}:8080\"]\n")
+}
+
+/// Removes a journal with all that lies beside it.
+pub(crate) fn forget(journal: &Path) {
+    let name = journal.file_name().unwrap().to_string_lossy();
+    for entry in fs::read_dir(journal.parent().unwrap()).unwrap().map(Result::unwrap) {
+        if entry.file_name().to_string_lossy().starts_with(&*name) {
+            let path = entry.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            removed.unwrap();
+        }
+    }
 }
 
 impl Shop {
@@ -85,6 +98,24 @@ impl Shop {
         assert_eq!(self.project.get(&only, "/version").unwrap(), version);
         let image = if version == "v1" { &self.good } else { &self.bad };
         assert_eq!(only["Image"].as_str(), Some(image.as_str()), "the image as it runs, not as a tag says");
+    }
+    /// Both containers of a service that has two run the good image, in all of their networks, and there is nothing else of
+    /// the project.
+    #[track_caller]
+    pub(crate) fn both_are_back(&self) {
+        let all = self.project.all_containers();
+        let mut names: Vec<_> = all.iter().map(|c| c["Name"].as_str().unwrap()).collect();
+        names.sort_unstable();
+        assert_eq!(names, [1, 2].map(|n| format!("/{}-shop-{n}", self.project.name)), "both, and nothing else");
+        for one in &all {
+            assert_eq!(
+                (one["Image"].as_str(), &one["State"]["Running"]),
+                (Some(self.good.as_str()), &true.into()),
+                "{one}"
+            );
+            let networks = one["NetworkSettings"]["Networks"].as_object().unwrap().len();
+            assert_eq!(networks, if self.service.contains("networks:") { 2 } else { 1 }, "{one}");
+        }
     }
     /// Compose leaves it as it is.
     #[track_caller]

@@ -20,14 +20,14 @@ use std::{
 
 /// A service, which goes when it is dropped.
 #[derive(Debug)]
-struct Web {
-    project: Project,
+pub(crate) struct Web {
+    pub(crate) project: Project,
     /// Whose images it runs.
     images: String,
 }
 
 impl Web {
-    fn new(name: &str, tag: &str, more: &[&str]) -> Self {
+    pub(crate) fn new(name: &str, tag: &str, more: &[&str]) -> Self {
         let project = Bed::here().project(name);
         project.image(tag, "");
         let images = project.name.clone();

@@ -1,12 +1,15 @@
 //! What goes wrong while a rollback is under way has a name, and the old container serves wherever it can.
 
 use crate::{
-    project::{commit, flow, open, version, yaml},
+    project::{commit, flow, open, version, work, yaml},
     shop::{CHECK, Shop, port, published},
 };
-use rollback_core::{Choose, Outcome, Report, Target as _, journal::MemoryJournal};
-use rollback_docker::ProjectOptions;
-use rollback_tests::bed::docker::{Bed, Project, wait_until};
+use rollback_core::{Change, Choose, Kind, Look, Outcome, Report, Severity, Target, journal::MemoryJournal};
+use rollback_docker::{ComposeService, ConnectOptions, Engine, ProjectOptions};
+use rollback_tests::bed::{
+    docker::{Bed, Project, wait_until},
+    proxy::Proxy,
+};
 use std::{net::TcpListener, sync::Arc};
 use tokio::task::JoinHandle;
 
@@ -106,10 +109,22 @@ async fn an_earlier_file_that_does_not_come_up_is_stuck_with_its_reason_and_the_
     }
 }
 
-/// The engine's disk is full: nothing can be made, and the old container goes on.
+/// What is said of the engine's disk, by code.
+async fn disk(target: &impl Target, good: &str) -> Vec<(Severity, String)> {
+    let prepared = target.prepare(&Change::release(&"all".into(), &good.into()), &work()).await.unwrap();
+    let disk = prepared.findings.into_iter().filter(|finding| finding.code.starts_with("disk"));
+    disk.map(|finding| (finding.severity, finding.code)).collect()
+}
+
+/// The engine's disk is full: that is found out before anything is touched; where it fills up later nothing can be made, and
+/// the old container goes on.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the Docker bed"]
 async fn a_full_disk_is_named_and_the_old_container_serves() {
+    let plenty = Shop::new("plenty", "", "");
+    assert_eq!(disk(&plenty.target().await, &plenty.good).await, []);
+    drop(plenty);
+
     let beside = Bed::here().beside(96);
     let shop = Shop::on(&beside.0, "full", "", "");
     let name = format!("{}-shop-1", shop.project.name);
@@ -124,15 +139,30 @@ async fn a_full_disk_is_named_and_the_old_container_serves() {
     wait_until("it answers", || {
         beside.0.try_docker(&["exec", &name, "/bin/busybox", "wget", "-qO-", "http://127.0.0.1:8080/version"]).is_ok()
     });
+    let target = shop.target().await;
+    assert_eq!(disk(&target, &shop.good).await, [(Severity::Warning, "disk-low".into())]);
+    // Behind a proxy the engine's directory cannot be told from another one.
+    let proxy = Proxy::new(&shop.project);
+    let engine = Engine::connect(ConnectOptions::new().with_host(&proxy.host)).await.unwrap();
+    let far = ComposeService::new(engine, &shop.project.name, "shop");
+    assert_eq!(disk(&far, &shop.good).await, [(Severity::Note, "disk-unknown".into())]);
+
+    let change = Change::release(&"all".into(), &shop.good.as_str().into());
+    let approved = target.prepare(&change, &work()).await.unwrap().approved;
     fill(&shop.project);
+    let token = target.observe(Look::full()).await.unwrap().token;
+    let e = target.apply(&approved, token, &work()).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Unavailable, "{e}");
+    assert!(e.to_string().contains("disk is full"), "{e}");
+    assert_eq!((&shop.only()["Id"], serves().as_str()), (&before, "v2"));
+
     // The journal lies on this host, which has room.
     let policy = rollback_core::Policy::default()
         .with_poll(std::time::Duration::from_millis(200))
         .with_deadline(rollback_core::seconds(20));
-    let target = shop.target().await;
     let report = shop.rollback(target).await.policy(policy).run().await.unwrap();
-    assert!(!report.outcome().is_good(), "{report}");
-    assert!(report.to_string().contains("disk is full"), "{report}");
+    assert!(matches!(report.outcome(), Outcome::Refused { .. }), "{report}");
+    assert!(report.to_string().contains("is left on the engine's disk"), "{report}");
     println!("measured: on a full disk: {}", report.outcome());
     assert_eq!((&shop.only()["Id"], serves().as_str()), (&before, "v2"));
     beside.0.docker(&["exec", &name, "/bin/busybox", "rm", "/tmp/fill"]);

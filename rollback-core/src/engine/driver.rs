@@ -471,9 +471,9 @@ impl Driver<'_> {
     }
 
     /// Before a write: the process may have stood still since the read that guards it, and another one may have taken over
-    /// and be done. The journal says so. Where it must be there and says nothing for as long as a lease lasts, nobody knows
-    /// whose it is: the write waits for the journal, as an append would. What is to be answered instead, if it must not be
-    /// sent.
+    /// and be done. The journal says so. Where it must be there and says nothing, nobody knows whose the lease is, however long
+    /// it would still last, because breaking the glass does not wait for its end: the write waits for the journal, as an
+    /// append would. What is to be answered instead, if it must not be sent.
     async fn not_ours(&mut self, state: &State) -> Option<Answer> {
         let lease = self.holding.lease.clone().filter(|_| !state.is_unjournalled());
         let lease = lease.filter(|_| self.kept_at.elapsed() >= STILL_OURS)?;
@@ -484,12 +484,8 @@ impl Driver<'_> {
                 self.fenced = Some(Box::new(fault));
                 return Some(Answer::Woke);
             }
-            Err(fault) => {
-                let policy = &self.intent.policy;
-                if policy.journal == Support::Must && self.kept_at.elapsed() >= policy.lease {
-                    return Some(Answer::Appended(Err(fault)));
-                }
-            }
+            Err(fault) if self.intent.policy.journal == Support::Must => return Some(Answer::Appended(Err(fault))),
+            Err(_) => {}
         }
         None
     }

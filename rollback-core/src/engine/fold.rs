@@ -69,6 +69,8 @@ pub(super) struct Fold {
     pub(super) wrote: bool,
     /// A write has had an effect, or may have had one.
     pub(super) touched: bool,
+    /// A write was refused because something had changed: that may have been a copy of it, which came first.
+    pub(super) conflicted: bool,
     /// Why nobody knows whether the last write happened.
     pub(super) unclear: Option<String>,
     pub(super) reached: Option<Duration>,
@@ -142,6 +144,7 @@ impl Fold {
             }
             Entry::NotDone { fault, .. } => {
                 self.touched |= self.sent_before(line.epoch);
+                self.conflicted |= fault.kind == Kind::Conflict;
                 self.doing = None;
                 if fault.kind == Kind::Stale {
                     self.unprepare();

@@ -39,7 +39,7 @@ impl State {
             let by = match (seen.foreign(&plan.found, begun), &seen.ours) {
                 (Some((_, Running::Release(release))), _) => Some(release.to_string()),
                 (Some((part, other)), _) => Some(format!("{part} runs {other}")),
-                (None, Ours::Replaced { by }) => Some(by.clone()),
+                (None, Ours::Replaced { by }) if !self.is_ours(by) => Some(by.clone()),
                 _ => None,
             };
             if let Some(by) = by {
@@ -48,6 +48,12 @@ impl State {
             }
         }
         self.scratch.seen = Some(seen);
+    }
+
+    /// A key of this run: an earlier write of ours, or a copy of one, that arrived late.
+    fn is_ours(&self, by: &str) -> bool {
+        let run = self.intent.as_ref().map(|intent| intent.run.as_str());
+        run.and_then(|run| by.strip_prefix(run)).is_some_and(|step| step.starts_with('/'))
     }
 
     pub(super) fn recall(&mut self, past: Result<Past, Fault>, lost: &[(String, Fault)]) {

@@ -218,7 +218,8 @@ impl Driver<'_> {
             // What the journal took before it was lost belongs to the record too.
             let new: Vec<Line> = self.lines[self.in_spool..].to_vec();
             self.in_spool = self.lines.len();
-            self.spool(|spool, run| spool.append(run, &new.iter().collect::<Vec<_>>()).map(|()| true));
+            let intent = self.intent.clone();
+            self.spool(|spool, _| spool.append(&intent, &new.iter().collect::<Vec<_>>()).map(|()| true));
         }
     }
 
@@ -323,8 +324,19 @@ impl Driver<'_> {
             Ask::Begin { intent, within } => Box::pin(self.begin(intent, within)),
             Ask::Append { lease, lines, within } => self.append(lease, lines, within),
             Ask::Observe { look, within: time } => {
+                // What a plan, a write or the end rests on. Where the target keeps no trace, the spool may.
+                let beside = !look.quick && !target.capabilities().keeps_trace;
                 let call = within(time, "observe the target", target.observe(look));
-                Box::pin(self.kept(None, call, Answer::Observed))
+                Box::pin(async move {
+                    let mut answer = self.kept(None, call, Answer::Observed).await;
+                    if let Answer::Observed(Ok(seen)) = &mut answer
+                        && beside
+                        && seen.trace.is_none()
+                    {
+                        seen.trace = self.trace_beside(Some(&seen.identity)).and_then(Result::ok).flatten();
+                    }
+                    answer
+                })
             }
             Ask::Past { within } => Box::pin(self.past(within, state)),
             Ask::Plan(situation) => Box::pin(async move { Answer::Planned(setup.strategy.plan(&situation)) }),
@@ -570,14 +582,18 @@ impl Driver<'_> {
                 }
             }
         }
-        // What broke the glass without a journal left its trace there, and whoever comes next may have one.
-        let spool = self.setup.spool.clone().or_else(|| self.setup.default_spool());
-        match spool.map(|spool| spool.trace(&self.intent.target, state.identity())) {
+        match self.trace_beside(state.identity()) {
             Some(Ok(trace)) => past.trace = trace,
             Some(Err(e)) if self.setup.spool.is_some() => lost.push(("trace in the spool".to_owned(), e.into_fault())),
             Some(Err(_)) | None => {}
         }
         Answer::Past(Ok(past), lost)
+    }
+
+    /// What broke the glass without a journal left its trace in the spool, and whoever comes next may have one.
+    fn trace_beside(&self, object: Option<&crate::Identity>) -> Option<Result<Option<Trace>>> {
+        let spool = self.setup.spool.clone().or_else(|| self.setup.default_spool())?;
+        Some(spool.trace(&self.intent.target, object))
     }
 
     fn telling(&self, progress: Arc<Mutex<Option<(u64, u64)>>>) -> Telling {

@@ -734,8 +734,9 @@ async fn a_run_that_was_left_does_not_undo_what_the_glass_was_broken_for() {
             }
             let broken: Result<MemoryJournal> = Err(rollback_core::Error::new(Kind::Unavailable, "open the journal"));
             let spool = dir.path().join(if on_target { "another" } else { "one" });
-            let glass = Rollback::of(shop.clone()).journal(broken).spool(spool).blaming("2").to(Choose::exactly("1"));
-            let glass = glass.break_glass("down").await;
+            let glass = Rollback::of(shop.clone()).journal(broken).spool(spool).to(Choose::exactly("1"));
+            let blamed = if shop.is_live("0") { "0" } else { "2" };
+            let glass = glass.blaming(blamed).break_glass("down").await;
             assert_eq!((glass.outcome(), shop.is_live("1")), (&Outcome::Recovered, true), "{glass}");
             let writes = shop.effects();
             tokio::time::sleep(minutes(1)).await;

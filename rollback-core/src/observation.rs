@@ -313,7 +313,8 @@ pub enum Ours {
     Complete,
     /// Somebody wrote after it.
     Replaced {
-        /// Who or what, as far as the platform knows.
+        /// Who or what, as far as the platform knows. For a write that a rollback has marked, its [key](crate::Work::key): one
+        /// of the same run is ours, and late.
         by: String,
     },
     /// The platform has no way to tell; the engine compares releases instead.

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use rollback_core::{
     Applied, Approved, Artifact, Bounds, Capabilities, Change, Event, EvidenceSource, Freeze, Hold, LedgerEntry, Line,
     Look, Observation, Payload, Prepared, Record, Release, RunQuery, Standing, Token, Verifiers, Work,
-    freeze::FreezeFile,
+    engine::Spool,
+    freeze::{FreezeEnd, FreezeFile, unfreeze},
     health::{Http, Probe, Tcp},
     local::ReleaseDir,
     prelude::*,
@@ -92,7 +93,7 @@ async fn the_journal_cannot_be_opened() {
         lost(&report, "journal and lock", why);
         spooled(&report);
         // Its evidence, too, outlives the process.
-        let spool = rollback_core::engine::Spool::new(place.spool());
+        let spool = Spool::new(place.spool());
         let [kept] = report.evidence() else { panic!("{report}") };
         let saved = fs::read(spool.evidence_of(report.run(), kept)).unwrap();
         assert_eq!(rollback_core::Digest::of(&saved), kept.digest);
@@ -547,6 +548,128 @@ async fn pressed_twice_the_ledger_keeps_it() {
     }
 }
 
+// ---- handed over to a journal that is there again ------------------------------------------------------------------
+
+/// Broken with everything but a journal: its report, and the folder of its spool.
+async fn without_a_journal(place: &Place) -> (Report, Spool) {
+    let report = glass(place, SqliteJournal::open(place.path("no/journal.db")))
+        .freezing(FreezeFile::new(place.path("frozen.json")))
+        .break_glass("down")
+        .await;
+    recovered(place, &report);
+    (report, Spool::new(place.spool()))
+}
+/// As they are in a journal.
+fn under(epoch: u64, lines: &[Line]) -> Vec<Line> {
+    let under = |l: &Line| Line::new(l.seq, epoch, l.at, l.elapsed, l.acted, l.entry.clone());
+    lines.iter().map(under).collect()
+}
+
+#[tokio::test]
+async fn the_record_is_handed_over_with_all_that_it_says() {
+    let place = Place::new().await;
+    let (report, spool) = without_a_journal(&place).await;
+    let journals: [Arc<dyn Journal>; 2] = [Arc::new(MemoryJournal::new()), Arc::new(place.journal())];
+    for journal in journals {
+        // Again, it changes nothing.
+        for _ in 0..2 {
+            spool.hand_over(report.run(), &journal).await.unwrap();
+            let there = Report::of(&journal, report.run()).await.unwrap();
+            assert_eq!(there.lines(), under(1, report.lines()));
+            assert_eq!((there.outcome(), there.intent().why.as_str()), (&Outcome::Recovered, "down"));
+            assert_eq!(journal.runs(&RunQuery::all()).await.unwrap().len(), 1);
+        }
+        let ledger = journal.ledger(report.target()).await.unwrap();
+        let failed = ledger.iter().find(|e| e.standing == Standing::Failed).unwrap();
+        assert_eq!((failed.release.id.as_str(), failed.run.as_ref()), ("3", Some(report.run())));
+        let [kept] = report.evidence() else { panic!("{report}") };
+        assert!(journal.shelf().read(kept).await.unwrap().next().await.unwrap().is_some());
+        assert_eq!(journal.holds().await.unwrap().len(), 1);
+    }
+    let freezes: [Arc<dyn Freeze>; 1] = [Arc::new(FreezeFile::new(place.path("frozen.json")))];
+    let ends = unfreeze(&place.journal(), &freezes, report.run(), "me", Timestamp::now()).await.unwrap();
+    assert_eq!(ends.iter().map(|e| e.end.clone()).collect::<Vec<_>>(), [FreezeEnd::Lifted]);
+}
+
+#[tokio::test]
+async fn a_record_of_which_the_journal_took_the_beginning_is_handed_over_once() {
+    for n in [3, 6, 9] {
+        let place = Place::new().await;
+        let lossy = Between::new(place.journal(), move |call| match call {
+            Call::Append(last) if last >= n => Fate::Fails,
+            _ => Fate::Goes,
+        });
+        let report = glass(&place, lossy).break_glass("down").await;
+        recovered(&place, &report);
+        for journal in [place.journal(), place.journal()] {
+            Spool::new(place.spool()).hand_over(report.run(), &journal).await.unwrap();
+            let there = Report::of(&journal, report.run()).await.unwrap();
+            assert_eq!(under(0, there.lines()), under(0, report.lines()), "{n}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_the_journal_has_heard_since_then_stands() {
+    let place = Place::new().await;
+    let (report, spool) = without_a_journal(&place).await;
+    let (journal, at) = (MemoryJournal::new(), Timestamp::now().after(hours(1)));
+    let later = LedgerEntry::new(Release::new("2"), Standing::Failed, at, "it failed a day later");
+    journal.mark(report.target(), &later).await.unwrap();
+    spool.hand_over(report.run(), &journal).await.unwrap();
+    spool.hand_over(report.run(), &journal).await.unwrap();
+    let ledger = journal.ledger(report.target()).await.unwrap();
+    assert!(ledger.contains(&later) && ledger.len() == 2, "{ledger:?}");
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_said_to_be_and_hands_nothing_over() {
+    let place = Place::new().await;
+    let (report, spool) = without_a_journal(&place).await;
+    let (path, journal) = (report.spooled().unwrap(), MemoryJournal::new());
+    let text = fs::read_to_string(path).unwrap();
+    let without_the_third: String =
+        text.split_inclusive('\n').enumerate().filter(|(n, _)| *n != 2).map(|(_, l)| l).collect();
+    for (damaged, why) in [
+        (text[..text.len() - 20].to_owned(), "line"),
+        (text[..text.len() - 1].to_owned(), "torn"),
+        (without_the_third, "line 2 of the run is missing"),
+        (text.replacen('{', "[", 1), "line 1"),
+    ] {
+        fs::write(path, damaged).unwrap();
+        let error = spool.hand_over(report.run(), &journal).await.unwrap_err();
+        assert!(error.kind() == Kind::Invalid && error.to_string().contains(why), "{why}: {error}");
+    }
+    let unknown = spool.hand_over(&"another".into(), &journal).await.unwrap_err();
+    assert_eq!(unknown.kind(), Kind::NotFound);
+    assert_eq!(journal.runs(&RunQuery::all()).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_record_without_an_end_is_ended_and_no_other_run_is_touched_for_it() {
+    let place = Place::new().await;
+    let (report, spool) = without_a_journal(&place).await;
+    let path = report.spooled().unwrap();
+    let text = fs::read_to_string(path).unwrap();
+    let until: String = text.split_inclusive('\n').take(report.lines().len() - 2).collect();
+    fs::write(path, until).unwrap();
+    let journal = MemoryJournal::new();
+    let other = rollback_core::Intent::new("other".into(), report.target().clone(), "ann", "500s");
+    journal.begin(&other).await.unwrap();
+    let error = spool.hand_over(report.run(), &journal).await.unwrap_err();
+    assert!(error.kind() == Kind::Conflict && error.to_string().contains("run other has not ended"), "{error}");
+    let runs = journal.runs(&RunQuery::all()).await.unwrap();
+    assert!(runs.len() == 1 && runs[0].outcome.is_none(), "{runs:?}");
+
+    let journal = MemoryJournal::new();
+    for _ in 0..2 {
+        spool.hand_over(report.run(), &journal).await.unwrap();
+        let there = Report::of(&journal, report.run()).await.unwrap();
+        assert!(matches!(there.outcome(), Outcome::Stuck { at, .. } if at.contains("process died")), "{there}");
+        assert_eq!(there.lines().len(), report.lines().len() - 1);
+    }
+}
+
 // ---- while another run holds the lock -------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -584,6 +707,49 @@ async fn a_held_lock_is_taken_over_and_the_other_writes_nothing_more() {
     let Some(rollback_core::Entry::Ended(outcome)) = lines.last().map(|l| &l.entry) else { panic!("{lines:?}") };
     let Outcome::Superseded { by } = &**outcome else { panic!("{outcome:?}") };
     assert!(by.contains(second.run().as_str()) || by.contains(&second.intent().who), "{by}");
+}
+
+/// Somebody broke the glass without the journal while a run lay unfinished: whoever goes on with that run leaves alone what
+/// was verified meanwhile, although all that serves was there before. The trace is on the target, or in the spool of the
+/// same user.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_was_left_does_not_undo_what_the_glass_was_broken_for() {
+    let mut left = 0;
+    for on_target in [true, false] {
+        for n in 1..40 {
+            let dir = tempfile::tempdir().unwrap();
+            let shop = FakePlatform::new().parts(FakeParts::PerRelease).holds_trace(on_target);
+            let shop = shop.release("0", Good).release("1", Good).release("2", Bad).live("2");
+            let journal = MemoryJournal::new();
+            let back = |journal: Between| {
+                let back = Rollback::of(shop.clone()).journal(journal).to(Choose::exactly("0")).because("500s");
+                back.spool(dir.path().join("one"))
+            };
+            let stops = Between::new(journal.clone(), move |call| match call {
+                Call::Append(last) if last >= n => Fate::Hangs,
+                _ => Fate::Goes,
+            });
+            if tokio::time::timeout(seconds(20), back(stops).run()).await.is_ok() {
+                break;
+            }
+            let broken: Result<MemoryJournal> = Err(rollback_core::Error::new(Kind::Unavailable, "open the journal"));
+            let spool = dir.path().join(if on_target { "another" } else { "one" });
+            let glass = Rollback::of(shop.clone()).journal(broken).spool(spool).to(Choose::exactly("1"));
+            let blamed = if shop.is_live("0") { "0" } else { "2" };
+            let glass = glass.blaming(blamed).break_glass("down").await;
+            assert_eq!((glass.outcome(), shop.is_live("1")), (&Outcome::Recovered, true), "{glass}");
+            let writes = shop.effects();
+            tokio::time::sleep(minutes(1)).await;
+            let report = back(Between::new(journal.clone(), |_| Fate::Goes)).run().await.unwrap();
+            // One that had not chosen yet is asked to name the suspect.
+            let asked = matches!(report.outcome(), Outcome::Refused { lift, .. } if lift.contains("name it"));
+            let by_glass = matches!(report.outcome(), Outcome::Superseded { by } if by.contains(glass.run().as_str()));
+            assert!(asked || by_glass, "left at {n}: {report}");
+            assert_eq!(shop.effects(), writes, "left at {n}: {report}");
+            left += u32::from(by_glass);
+        }
+    }
+    assert!(left >= 8, "{left}");
 }
 
 #[tokio::test]

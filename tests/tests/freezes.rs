@@ -140,7 +140,7 @@ fn flow(shop: &FakePlatform, journal: &MemoryJournal, pipeline: &Pipeline) -> Ro
 }
 async fn lift(journal: &MemoryJournal, pipeline: &Pipeline) -> Vec<FreezeEnd> {
     let freezes: Vec<Arc<dyn Freeze>> = vec![Arc::new(pipeline.clone())];
-    let ends = unfreeze(journal, &freezes, &"r".into(), "ann").await.unwrap();
+    let ends = unfreeze(journal, &freezes, &"r".into(), "ann", Timestamp::now()).await.unwrap();
     ends.into_iter().map(|end| end.end).collect()
 }
 /// A far end that the clock of this machine does not reach.

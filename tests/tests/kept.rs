@@ -56,11 +56,14 @@ async fn a_freeze_across_a_crash_is_one_freeze_and_is_lifted_exactly() {
         assert_eq!(journal.holds().await.unwrap().len(), 1);
         assert_eq!(report.frozen().len(), 1);
         assert!(report.to_do().iter().any(|what| what.contains("lift the freeze")), "{report}");
-        let ends = unfreeze(&journal, &[Arc::new(file(&place))], report.run(), "ann").await.unwrap();
+        let ends = unfreeze(&journal, &[Arc::new(file(&place))], report.run(), "ann", Timestamp::now()).await.unwrap();
         assert_eq!(ends.iter().map(|e| e.end.clone()).collect::<Vec<_>>(), [FreezeEnd::Lifted]);
         assert_eq!(file(&place).held().await.unwrap(), [other]);
         assert_eq!(journal.holds().await.unwrap(), []);
-        assert_eq!(unfreeze(&journal, &[Arc::new(file(&place))], report.run(), "ann").await.unwrap(), []);
+        assert_eq!(
+            unfreeze(&journal, &[Arc::new(file(&place))], report.run(), "ann", Timestamp::now()).await.unwrap(),
+            []
+        );
         if !crashed {
             break;
         }
@@ -77,7 +80,7 @@ async fn a_freeze_that_ran_out_is_said_to_have_lapsed() {
     let report = flow(&place, journal.clone()).freezing(file(&place)).policy(policy).run().await.unwrap();
     let held = file(&place).held().await.unwrap();
     assert!(held[0].has_lapsed(Timestamp::now()));
-    let ends = unfreeze(&journal, &[Arc::new(file(&place))], report.run(), "ann").await.unwrap();
+    let ends = unfreeze(&journal, &[Arc::new(file(&place))], report.run(), "ann", Timestamp::now()).await.unwrap();
     assert!(matches!(ends[..], [rollback_core::freeze::Unfrozen { end: FreezeEnd::Lapsed { .. }, .. }]), "{ends:?}");
     assert!(!place.path("frozen.json").exists());
 }

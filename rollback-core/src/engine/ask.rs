@@ -21,7 +21,7 @@ pub enum Answer {
     /// To [`Ask::Begin`].
     Begun(Answered<Begun>),
     /// To [`Ask::Append`]. A failure also in place of any answer to a write or a freeze that was not sent, because the journal
-    /// did not say for as long as the lease lasts that it is still held.
+    /// did not say that the lease is still held.
     Appended(Answered<()>),
     /// To [`Ask::Observe`].
     Observed(Answered<Observation>),

@@ -227,7 +227,8 @@ impl Driver<'_> {
             // What the journal took before it was lost belongs to the record too.
             let new: Vec<Line> = self.lines[self.in_spool..].to_vec();
             self.in_spool = self.lines.len();
-            self.spool(|spool, run| spool.append(run, &new.iter().collect::<Vec<_>>()).map(|()| true));
+            let intent = self.intent.clone();
+            self.spool(|spool, _| spool.append(&intent, &new.iter().collect::<Vec<_>>()).map(|()| true));
         }
     }
 
@@ -332,8 +333,19 @@ impl Driver<'_> {
             Ask::Begin { intent, within } => Box::pin(self.begin(intent, within)),
             Ask::Append { lease, lines, within } => self.append(lease, lines, within),
             Ask::Observe { look, within: time } => {
+                // What a plan, a write or the end rests on. Where the target keeps no trace, the spool may.
+                let beside = !look.quick && !target.capabilities().keeps_trace;
                 let call = within(time, "observe the target", target.observe(look));
-                Box::pin(self.kept(None, call, Answer::Observed))
+                Box::pin(async move {
+                    let mut answer = self.kept(None, call, Answer::Observed).await;
+                    if let Answer::Observed(Ok(seen)) = &mut answer
+                        && beside
+                        && seen.trace.is_none()
+                    {
+                        seen.trace = self.trace_beside(Some(&seen.identity)).and_then(Result::ok).flatten();
+                    }
+                    answer
+                })
             }
             Ask::Past { within } => Box::pin(self.past(within, state)),
             Ask::Plan(situation) => {
@@ -498,9 +510,9 @@ impl Driver<'_> {
     }
 
     /// Before a write: the process may have stood still since the read that guards it, and another one may have taken over
-    /// and be done. The journal says so. Where it must be there and says nothing for as long as a lease lasts, nobody knows
-    /// whose it is: the write waits for the journal, as an append would. What is to be answered instead, if it must not be
-    /// sent.
+    /// and be done. The journal says so. Where it must be there and says nothing, nobody knows whose the lease is, however long
+    /// it would still last, because breaking the glass does not wait for its end: the write waits for the journal, as an
+    /// append would. What is to be answered instead, if it must not be sent.
     async fn not_ours(&mut self, state: &State) -> Option<Answer> {
         let lease = self.holding.lease.clone().filter(|_| !state.is_unjournalled());
         let lease = lease.filter(|_| self.kept_at.elapsed() >= STILL_OURS)?;
@@ -511,12 +523,8 @@ impl Driver<'_> {
                 self.fenced = Some(Box::new(fault));
                 return Some(Answer::Woke);
             }
-            Err(fault) => {
-                let policy = &self.intent.policy;
-                if policy.journal == Support::Must && self.kept_at.elapsed() >= policy.lease {
-                    return Some(Answer::Appended(Err(fault)));
-                }
-            }
+            Err(fault) if self.intent.policy.journal == Support::Must => return Some(Answer::Appended(Err(fault))),
+            Err(_) => {}
         }
         None
     }
@@ -601,14 +609,18 @@ impl Driver<'_> {
                 }
             }
         }
-        // What broke the glass without a journal left its trace there, and whoever comes next may have one.
-        let spool = self.setup.spool.clone().or_else(|| self.setup.default_spool());
-        match spool.map(|spool| spool.trace(&self.intent.target, state.identity())) {
+        match self.trace_beside(state.identity()) {
             Some(Ok(trace)) => past.trace = trace,
             Some(Err(e)) if self.setup.spool.is_some() => lost.push(("trace in the spool".to_owned(), e.into_fault())),
             Some(Err(_)) | None => {}
         }
         Answer::Past(Ok(past), lost)
+    }
+
+    /// What broke the glass without a journal left its trace in the spool, and whoever comes next may have one.
+    fn trace_beside(&self, object: Option<&crate::Identity>) -> Option<Result<Option<Trace>>> {
+        let spool = self.setup.spool.clone().or_else(|| self.setup.default_spool())?;
+        Some(spool.trace(&self.intent.target, object))
     }
 
     fn telling(&self, progress: Arc<Mutex<Option<(u64, u64)>>>) -> Telling {

@@ -2,7 +2,7 @@
 
 use crate::{
     Applied, Approved, Artifact, DiffLine, Digest, Evidence, Fault, Finding, Identity, LedgerEntry, Outcome, PartMap,
-    Payload, Plan, Release, ReleaseId, Timestamp,
+    Payload, Plan, Release, ReleaseId, RunId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc, time::Duration};
@@ -40,6 +40,10 @@ pub enum Entry {
         why: String,
         /// It was not verified healthy.
         unverified: bool,
+        /// The run whose trace was found then. A trace of another one that shows later was left by somebody who broke the
+        /// glass meanwhile, and whom no journal kept out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trace: Option<RunId>,
     },
     /// A release known bad is gone to all the same.
     Overridden {

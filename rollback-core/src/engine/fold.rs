@@ -2,7 +2,7 @@
 
 use crate::{
     Applied, Approved, At, Change, Digest, Entry, Extent, Handle, Identity, Kind, Landing, Line, Mark, Outcome,
-    Payload, Plan, Release, ReleaseId, Timestamp, Wish,
+    Payload, Plan, Release, ReleaseId, RunId, Timestamp, Wish,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -30,6 +30,8 @@ pub(super) struct Doing {
 pub(super) struct Goal {
     pub(super) suspect: ReleaseId,
     pub(super) wanted: Arc<Release>,
+    /// The run whose trace was found when that was chosen.
+    pub(super) trace: Option<RunId>,
 }
 
 /// Our last write.
@@ -69,6 +71,8 @@ pub(super) struct Fold {
     pub(super) wrote: bool,
     /// A write has had an effect, or may have had one.
     pub(super) touched: bool,
+    /// A write was refused because something had changed: that may have been a copy of it, which came first.
+    pub(super) conflicted: bool,
     /// Why nobody knows whether the last write happened.
     pub(super) unclear: Option<String>,
     pub(super) reached: Option<Duration>,
@@ -88,8 +92,8 @@ impl Fold {
         self.acted = line.acted;
         match &line.entry {
             Entry::Identified(identity) => self.identity = Some(identity.clone()),
-            Entry::Chose { suspect, wanted, .. } => {
-                self.goal = Some(Goal { suspect: suspect.clone(), wanted: wanted.clone() });
+            Entry::Chose { suspect, wanted, trace, .. } => {
+                self.goal = Some(Goal { suspect: suspect.clone(), wanted: wanted.clone(), trace: trace.clone() });
                 // Chosen again, because the first one turned out to be gone: all that was planned was for that one.
                 self.plan = None;
                 self.overridden = false;
@@ -142,6 +146,7 @@ impl Fold {
             }
             Entry::NotDone { fault, .. } => {
                 self.touched |= self.sent_before(line.epoch);
+                self.conflicted |= fault.kind == Kind::Conflict;
                 self.doing = None;
                 if fault.kind == Kind::Stale {
                     self.unprepare();

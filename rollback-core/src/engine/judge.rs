@@ -120,10 +120,13 @@ pub(super) fn left_serving(change: &Change, seen: &Observation) -> Option<u32> {
     Some(left)
 }
 
-/// The suspect, where it still gets traffic.
+/// The suspect, where it still gets traffic, or is on its way to.
 pub(super) fn still_serves(suspect: &ReleaseId, seen: &Observation) -> Option<String> {
     seen.serving().find_map(|(id, part)| {
-        part.running.mentions().contains(&suspect).then(|| format!("{id} still runs {}", part.running))
+        let (runs, told) = (part.running.mentions().contains(&suspect), part.wanted.as_ref() == Some(suspect));
+        let why =
+            if runs { format!("{id} still runs {}", part.running) } else { format!("{id} is told to run {suspect}") };
+        (runs || told).then_some(why)
     })
 }
 
@@ -154,11 +157,14 @@ pub(super) fn serves_elsewhere(wanted: &ReleaseId, begun: &[Change], seen: &Obse
     let mut other = None;
     for (id, part) in seen.serving() {
         let mentions = part.running.mentions();
+        let due = |release: &ReleaseId| release == wanted || ours(id, release);
+        let told = part.wanted.as_ref().filter(|told| !due(told));
         // What cannot be named is for the verifiers to judge.
-        if mentions.is_empty() || mentions.iter().any(|release| *release == wanted || ours(id, release)) {
+        if mentions.is_empty() || (told.is_none() && mentions.into_iter().any(due)) {
             return None;
         }
-        other = Some(format!("{wanted} serves nowhere: {id} runs {}", part.running));
+        let told = told.map(|told| format!(", told to run {told}")).unwrap_or_default();
+        other = Some(format!("{wanted} serves nowhere: {id} runs {}{told}", part.running));
     }
     other
 }
@@ -230,6 +236,19 @@ mod tests {
             let then_set = [landing, reach("all", "1")];
             assert!(elsewhere(&then_set, &[("all", "3")]), "{then_set:?}");
             assert!(!elsewhere(&then_set, &[("all", "1")]), "{then_set:?}");
+        }
+    }
+
+    /// Somebody else has just told it to, and it has not begun.
+    #[test]
+    fn what_is_on_its_way_elsewhere_does_not_count_as_there() {
+        let told = |release: &str| {
+            let part = PartState::new(Some(release.into()), Running::Release("1".into()));
+            Observation::new(Identity::new("s", "o"), [("all".into(), part)], Token::none())
+        };
+        for (release, back, elsewhere) in [("1", false, false), ("2", true, true), ("0", false, true)] {
+            assert_eq!(still_serves(&"2".into(), &told(release)).is_some(), back, "{release}");
+            assert_eq!(serves_elsewhere(&"1".into(), &[], &told(release)).is_some(), elsewhere, "{release}");
         }
     }
 

@@ -47,16 +47,17 @@ impl FreezeEnd {
 
 /// Lifts what one run froze, and nothing else: each hold is undone by the freeze of its name, to what was there before, and
 /// then forgotten by the journal. Where it is not known whether it holds, it is looked first. One that fails does not keep
-/// the others. Calling it again goes on with what is left.
+/// the others. Calling it again goes on with what is left. `now` is the wall time by which a hold has
+/// [lapsed](FreezeEnd::Lapsed).
 ///
 /// The answer has an entry for each hold of the run; none, if it holds nothing (any more).
 ///
 /// ```
-/// use rollback_core::{Freeze, Journal, Result, RunId, freeze::{FreezeFile, unfreeze}};
+/// use rollback_core::{Freeze, Journal, Result, RunId, Timestamp, freeze::{FreezeFile, unfreeze}};
 /// use std::sync::Arc;
 /// async fn after_the_incident(journal: &dyn Journal, run: &RunId) -> Result<()> {
 ///     let freezes: Vec<Arc<dyn Freeze>> = vec![Arc::new(FreezeFile::new("/srv/checkout/frozen.json"))];
-///     for hold in unfreeze(journal, &freezes, run, "me").await? {
+///     for hold in unfreeze(journal, &freezes, run, "me", Timestamp::now()).await? {
 ///         println!("{}: {:?}", hold.name, hold.end);
 ///     }
 ///     Ok(())
@@ -73,9 +74,9 @@ pub async fn unfreeze(
     freezes: &[Arc<dyn Freeze>],
     run: &RunId,
     who: impl Into<String> + Send,
+    now: Timestamp,
 ) -> Result<Vec<Unfrozen>> {
     let by = who.into();
-    let now = Timestamp::now();
     let mut ends = vec![];
     for held in journal.holds().await?.into_iter().filter(|held| held.hold.run == *run) {
         let end = match freezes.iter().find(|freeze| freeze.name() == held.name) {
@@ -144,11 +145,11 @@ mod tests {
         std::fs::write(dir.path().join("broken"), "no json").unwrap();
         let given: Vec<Arc<dyn Freeze>> = vec![Arc::new(file("one")), Arc::new(file("old")), Arc::new(file("broken"))];
 
-        let ends = unfreeze(&journal, &given, &"r1".into(), "me").await.unwrap();
+        let ends = unfreeze(&journal, &given, &"r1".into(), "me", Timestamp(2)).await.unwrap();
         let kinds: Vec<_> = ends.iter().map(|e| e.end.is_over()).collect();
         assert_eq!(kinds, [true, true, false, false]);
         assert_eq!(ends[0].end, FreezeEnd::Lifted);
-        assert_eq!(ends[1].end, FreezeEnd::Lapsed { at: Timestamp(1) });
+        assert_eq!(ends[1].end, FreezeEnd::Lapsed { at: Timestamp(1) }, "by the time that was given");
         assert_eq!(ends[2].end, FreezeEnd::NotGiven);
         assert!(matches!(&ends[3].end, FreezeEnd::Failed(fault) if fault.message.contains("no JSON object")));
         assert_eq!(file("one").held().await.unwrap(), [hold("r2", far)], "what another run froze stays frozen");
@@ -156,7 +157,7 @@ mod tests {
 
         // Again, once it is repaired: only what is left.
         std::fs::write(dir.path().join("broken"), "{}").unwrap();
-        let ends = unfreeze(&journal, &given, &"r1".into(), "me").await.unwrap();
+        let ends = unfreeze(&journal, &given, &"r1".into(), "me", Timestamp(2)).await.unwrap();
         assert_eq!(ends.iter().map(|e| e.end.clone()).collect::<Vec<_>>(), [FreezeEnd::NotGiven, FreezeEnd::Lifted]);
         assert_eq!(journal.holds().await.unwrap().len(), 2);
     }

@@ -153,7 +153,7 @@ impl Seen {
     fn entry(&mut self, line: &Line) -> Vec<String> {
         let line = match &line.entry {
             Entry::Identified(identity) => format!("it is {identity}"),
-            Entry::Chose { suspect, wanted, why, unverified } => {
+            Entry::Chose { suspect, wanted, why, unverified, .. } => {
                 let warn = if *unverified { "\n!! this release was never verified healthy" } else { "" };
                 format!("back from {suspect} to {} ({why}){warn}", wanted.label)
             }
@@ -289,6 +289,7 @@ mod tests {
             wanted: Arc::new(Release::new("1")),
             why: "previous, unverified".into(),
             unverified: true,
+            trace: None,
         };
         let verified = LedgerEntry::new(Release::new("1"), Standing::Verified, Timestamp(0), "held for 2 min");
         let text = written(vec![

@@ -108,7 +108,7 @@ impl Report {
     pub fn chosen(&self) -> Option<Choice<'_>> {
         // Chosen again where the first one turned out to be gone.
         self.entries().rev().find_map(|entry| match entry {
-            Entry::Chose { suspect, wanted, why, unverified } => {
+            Entry::Chose { suspect, wanted, why, unverified, .. } => {
                 Some(Choice { suspect, wanted, why, unverified: *unverified })
             }
             _ => None,
@@ -254,13 +254,10 @@ impl Report {
             todo.push(format!("look whether the freeze {name} holds{until}, and lift it: its answer was lost"));
         }
         if let Some(path) = self.spooled() {
-            todo.push(format!("keep the record, which is not in the journal: {}", path.display()));
-        }
-        if let Some(choice) = self.chosen().filter(|_| self.spooled.is_some() && self.writes() > 0) {
             todo.push(format!(
-                "once there is a journal again, tell it that {} is bad (journal::import, Standing::Failed): until then only \
-                 the spool of this machine knows",
-                choice.suspect
+                "keep the record, which is not in the journal, and hand it over once there is one again \
+                 (Spool::hand_over): {}",
+                path.display()
             ));
         }
         if self.spooled.is_none() && self.is_in_memory_alone() {

@@ -275,7 +275,7 @@ async fn what_git_puts_back_is_frozen_first() {
 
     // Only the explicit end lets it go on.
     let run = journal.holds().await.unwrap()[0].hold.run.clone();
-    let ends = unfreeze(&journal, &[freeze], &run, "me").await.unwrap();
+    let ends = unfreeze(&journal, &[freeze], &run, "me", Timestamp::now()).await.unwrap();
     assert_eq!(ends.iter().map(|end| end.end.clone()).collect::<Vec<_>>(), [FreezeEnd::Lifted]);
     until("Git is deployed again", || async { (space.image("web").await == "v2").then_some(()) }).await;
     flux.abort();

@@ -39,7 +39,7 @@ impl State {
             let by = match (seen.foreign(&plan.found, begun), &seen.ours) {
                 (Some((_, Running::Release(release))), _) => Some(release.to_string()),
                 (Some((part, other)), _) => Some(format!("{part} runs {other}")),
-                (None, Ours::Replaced { by }) => Some(by.clone()),
+                (None, Ours::Replaced { by }) if !self.is_ours(by) => Some(by.clone()),
                 _ => None,
             };
             if let Some(by) = by {
@@ -47,7 +47,26 @@ impl State {
                 return self.end(Outcome::Superseded { by });
             }
         }
+        let other = self.other_rollback(&seen);
         self.scratch.seen = Some(seen);
+        if let Some(by) = other {
+            self.end(Outcome::Superseded { by });
+        }
+    }
+
+    /// Another run has left its trace since this one chose: somebody without a journal broke the glass, or its lock would
+    /// have kept one of the two out. Whoever breaks the glass does not stop for another rollback.
+    fn other_rollback(&self, seen: &Observation) -> Option<String> {
+        let (intent, goal, trace) = (self.intent.as_ref()?, self.fold.goal.as_ref()?, seen.trace.as_ref()?);
+        let known = trace.run == intent.run || goal.trace.as_ref() == Some(&trace.run);
+        let other = !known && !intent.policy.take_over;
+        other.then(|| format!("run {}, which left {} for {} at {}", trace.run, trace.left, trace.reached, trace.at))
+    }
+
+    /// A key of this run: an earlier write of ours, or a copy of one, that arrived late.
+    fn is_ours(&self, by: &str) -> bool {
+        let run = self.intent.as_ref().map(|intent| intent.run.as_str());
+        run.and_then(|run| by.strip_prefix(run)).is_some_and(|step| step.starts_with('/'))
     }
 
     pub(super) fn recall(&mut self, past: Result<Past, Fault>, lost: &[(String, Fault)]) {
@@ -74,6 +93,7 @@ impl State {
 
     fn choose(&mut self, past: Past, policy: &Policy) {
         let (Some(intent), Some(seen)) = (self.intent.clone(), self.scratch.seen.as_ref()) else { return };
+        let trace = seen.trace.as_ref().map(|trace| trace.run.clone());
         let mut past = past.with_ledger_releases();
         past.target_keeps_trace = self.capabilities.keeps_trace;
         self.scratch.choose_again = false;
@@ -133,12 +153,84 @@ impl State {
                 }
                 let known_bad = chosen.known_bad.then(|| chosen.wanted.id.clone());
                 let Chosen { suspect, wanted, why, unverified, .. } = chosen;
-                self.put(Entry::Chose { suspect, wanted: Arc::new(wanted), why, unverified });
+                self.put(Entry::Chose { suspect, wanted: Arc::new(wanted), why, unverified, trace });
                 if let Some(release) = known_bad {
                     let why = policy.known_bad.clone().unwrap_or_default();
                     self.put(Entry::Overridden { release, why });
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{
+        Capabilities, Fencing, Identity, Intent, Line, Release, RunId, Situation, Strategy as _, Timestamp, Token,
+        strategy::Direct,
+    };
+    use std::time::Duration;
+
+    fn seen(ours: Ours, trace: Option<&str>) -> Observation {
+        let part = PartState::new(Some("bad".into()), Running::Release("bad".into()));
+        let trace = trace.map(|run| Trace {
+            run: run.into(),
+            left: "bad".into(),
+            reached: "good".into(),
+            at: Timestamp::default(),
+        });
+        let now = Observation::new(Identity::new("s", "o"), [("all".into(), part)], Token::none());
+        now.with_ours(ours).with_trace(trace)
+    }
+
+    /// By what run `r`, which had found the trace of `before`, is superseded when it sees this.
+    fn superseded(policy: Policy, now: Observation) -> Option<String> {
+        let capabilities = Capabilities::new(Fencing::Token);
+        let then = seen(Ours::NotAsked, None);
+        let situation = Situation::new("t".into(), capabilities.clone(), then, "bad", Release::new("good"));
+        let plan = Direct::default().plan(&situation).unwrap();
+        let chose = Entry::Chose {
+            suspect: "bad".into(),
+            wanted: Arc::new(Release::new("good")),
+            why: "previous".into(),
+            unverified: true,
+            trace: Some("before".into()),
+        };
+        let mut state = State::new(capabilities);
+        let mut intent = Intent::new(RunId::new("r"), "t".into(), "me", "500s");
+        intent.policy = Arc::new(policy);
+        state.intent = Some(Arc::new(intent));
+        for (seq, entry) in (0..).zip([chose, Entry::Planned(Arc::new(plan))]) {
+            state.fold.take(&Line::new(seq, 1, Timestamp::default(), Duration::ZERO, Duration::ZERO, entry));
+        }
+        state.observed(Arc::new(now));
+        state.outbox.iter().find_map(|line| match &line.entry {
+            Entry::Ended(outcome) => match &**outcome {
+                Outcome::Superseded { by } => Some(by.clone()),
+                other => panic!("{other}"),
+            },
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn a_late_write_of_its_own_is_nobody_elses() {
+        let by = |by: &str| superseded(Policy::default(), seen(Ours::Replaced { by: by.into() }, None));
+        assert_eq!(by("r/0.0"), None);
+        for other in ["r2/0.0", "r", "a person"] {
+            assert_eq!(by(other).as_deref(), Some(other));
+        }
+    }
+
+    #[test]
+    fn a_trace_that_was_not_there_is_of_who_broke_the_glass() {
+        let by = |policy: Policy, run| superseded(policy, seen(Ours::CannotTell, run));
+        for (run, other) in [(None, false), (Some("r"), false), (Some("before"), false), (Some("glass"), true)] {
+            assert_eq!(by(Policy::default(), run).is_some(), other, "{run:?}");
+            assert_eq!(by(Policy::break_glass(), run), None, "{run:?}");
+        }
+        assert!(by(Policy::default(), Some("glass")).unwrap().starts_with("run glass, which left bad for good"));
     }
 }

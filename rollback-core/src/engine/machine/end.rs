@@ -93,13 +93,13 @@ impl State {
     }
 
     /// By a write; or by a copy of one that was itself refused, because the copy had come first: then it shows what was asked
-    /// for.
+    /// for. As long as nobody has looked, a refusal because something had changed says nothing else.
     fn may_have_touched(&self) -> bool {
         let shows = || {
             let change = self.fold.change(self.fold.last.as_ref()?.at)?;
             Some(judge::told(change, self.scratch.seen.as_ref()?))
         };
-        self.fold.may_have_touched() || shows() == Some(true)
+        self.fold.may_have_touched() || shows().unwrap_or(self.fold.conflicted)
     }
 
     pub(super) fn stuck(&mut self, at: String, human: Option<String>) {
@@ -182,7 +182,7 @@ impl State {
     pub(super) fn fresh_step(&mut self) {
         let s = &mut self.scratch;
         (s.gate, s.gate_since, s.held_since, s.sampled) = (0, None, None, false);
-        (s.armed, s.unclear_since) = (false, None);
+        (s.armed, s.unclear_since, s.given_up) = (false, None, None);
         s.last_says.clear();
     }
 }
@@ -202,23 +202,23 @@ mod tests {
         Observation::new(Identity::new("s", "o"), [("all".into(), part)], Token::none())
     }
 
-    /// What a run ends as that can do no more, where its one write was refused and this is seen.
-    fn ends_as(release: &str) -> &'static str {
+    /// What a run ends as that can do no more, where its one write was refused so, and this is seen; or nothing.
+    fn ends_as(kind: Kind, release: Option<&str>) -> &'static str {
         let capabilities = Capabilities::new(Fencing::Token);
         let situation = Situation::new("t".into(), capabilities.clone(), seen("bad"), "bad", Release::new("good"));
         let plan = Direct::default().plan(&situation).unwrap();
         let at = At::default();
-        let conflict = crate::Error::new(Kind::Conflict, "write").without_effect().into_fault();
+        let refused = crate::Error::new(kind, "write").without_effect().into_fault();
         let entries = [
             Entry::Planned(Arc::new(plan)),
             Entry::Doing { at, approved: Digest::of(b"") },
-            Entry::NotDone { at, fault: Box::new(conflict) },
+            Entry::NotDone { at, fault: Box::new(refused) },
         ];
         let mut state = State::new(capabilities);
         for (seq, entry) in (0..).zip(entries) {
             state.fold.take(&Line::new(seq, 1, Timestamp::default(), Duration::ZERO, Duration::ZERO, entry));
         }
-        state.scratch.seen = Some(Arc::new(seen(release)));
+        state.scratch.seen = release.map(|release| Arc::new(seen(release)));
         state.refuse("the deadline is over", "more time");
         let ended = state.outbox.iter().find_map(|line| match &line.entry {
             Entry::Ended(outcome) => Some(outcome.name()),
@@ -230,7 +230,9 @@ mod tests {
     /// A copy of the write may have come first: the write itself is refused because of it.
     #[test]
     fn nothing_was_touched_only_where_it_does_not_show() {
-        assert_eq!(ends_as("bad"), "refused");
-        assert_eq!(ends_as("good"), "stuck");
+        assert_eq!(ends_as(Kind::Conflict, Some("bad")), "refused");
+        assert_eq!(ends_as(Kind::Conflict, Some("good")), "stuck");
+        assert_eq!(ends_as(Kind::Conflict, None), "stuck", "nobody has looked since");
+        assert_eq!(ends_as(Kind::Denied, None), "refused");
     }
 }

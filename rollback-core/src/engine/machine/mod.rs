@@ -50,6 +50,8 @@ struct Scratch {
     armed: bool,
     /// The last write said that it is done: one look, before that is journalled.
     look_first: bool,
+    /// The time of the step is over, and its write was refused because something had changed: one look, and it has failed.
+    given_up: Option<String>,
     /// Since when the outcome of a write is unknown.
     unclear_since: Option<Duration>,
     gate: usize,

@@ -32,8 +32,12 @@ impl State {
 
     /// The intent of a step, or that it needs no write. Judged on a full look; the write itself rests on a later one.
     pub(super) fn begin_step(&mut self, at: At, step: &Step, seen: &Observation) {
+        let given_up = self.scratch.given_up.take();
         if self.satisfied(&step.change, seen) {
             return self.put(Entry::AlreadySo { at });
+        }
+        if let Some(why) = given_up {
+            return self.fail_rung(why);
         }
         if let Some(why) = self.below_floor(&step.change, seen) {
             let since = *self.scratch.unclear_since.get_or_insert(self.elapsed);
@@ -215,10 +219,15 @@ impl State {
                     fault.transient || matches!(fault.kind, Kind::Conflict | Kind::Stale) || self.has(Bug::LostIsNone);
                 let give_up = !again || self.elapsed.saturating_sub(since) > patience;
                 let why = fault.to_string();
+                // What had changed may be the doing of a copy that came first: that is looked for before it is said that nothing
+                // was touched.
+                let looks = give_up && fault.kind == Kind::Conflict;
                 self.scratch.sleep = Some(self.policy().poll);
                 self.scratch.unclear_since = None;
                 self.put(Entry::NotDone { at, fault: Box::new(fault) });
-                if give_up {
+                if looks {
+                    self.scratch.given_up = Some(why);
+                } else if give_up {
                     // Nothing was changed, so it is as it was.
                     self.scratch.seen = before;
                     let epoch = self.lease.as_ref().filter(|_| !self.unjournalled).map_or(0, |lease| lease.epoch);

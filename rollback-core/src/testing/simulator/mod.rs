@@ -26,7 +26,7 @@ mod target;
 pub use fault::{Fault, Stage};
 
 use crate::{
-    Freeze, HeldFreeze, Journal as _, RunId, RunQuery, engine::Bug, freeze::unfreeze, hours, minutes, seconds,
+    Clock, Freeze, HeldFreeze, Journal as _, RunId, RunQuery, engine::Bug, freeze::unfreeze, hours, minutes, seconds,
 };
 use freeze::{SimFreeze, deploy_again};
 use log::Life;
@@ -204,7 +204,7 @@ async fn clean_up(sim: &Sim, life: Life) {
     let held = [in_world(), runs(&holds), runs(&certain)];
     let freezes: Vec<Arc<dyn Freeze>> = vec![Arc::new(SimFreeze { sim: sim.clone(), life })];
     for run in &held[1] {
-        let _ = unfreeze(journal, &freezes, run, "somebody").await;
+        let _ = unfreeze(journal, &freezes, run, "somebody", Clock::now(sim).wall).await;
     }
     let left = [in_world(), runs(&journal.holds().await.unwrap_or_default())];
     let setting = sim.shared().pipeline.setting;

@@ -250,6 +250,8 @@ impl Judge<'_> {
                 let process = self.process();
                 process.run = Some(run.clone());
                 (process.drives, process.damaged) = (false, false);
+                // Nor how long that one had run.
+                (process.base, process.began) = (Duration::ZERO, process.started);
                 self.journal_lost(run);
             }
             What::Appended { run, epoch, lines } => self.appended(run, *epoch, lines),
@@ -327,7 +329,8 @@ impl Judge<'_> {
         }
         let process = self.process();
         process.run = Some(run.clone());
-        (process.drives, process.apart) = (true, None);
+        // A journal that did not answer at first, and then did, is not lost.
+        (process.drives, process.apart, process.journal_failed) = (true, None, false);
         process.damaged = damaged;
     }
 
@@ -453,9 +456,10 @@ impl Judge<'_> {
                 }
             }
             Entry::NotDone { at, .. } => {
-                let key = format!("{id}/{at}");
+                let (key, life) = (format!("{id}/{at}"), self.life);
                 let run = self.run(id);
-                let last = run.sent.get(&key).and_then(|sent| sent.last()).cloned();
+                // Its own: what another process sends meanwhile, without its journal, nobody can know.
+                let last = run.sent.get(&key).and_then(|sent| sent.iter().rev().find(|s| s.life == life)).cloned();
                 if last.is_some_and(|s| s.answer.is_some_and(|(_, a)| a == Answer::Unknown)) {
                     self.broke(8, format!("{key} is said not to have happened, and its answer was lost"));
                 }

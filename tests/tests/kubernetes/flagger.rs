@@ -3,6 +3,7 @@
 use crate::{
     alike::{Alike, EVIDENCE, Rule, with_rights},
     deployment_space::{PATIENCE, Space, server, settled, until},
+    glass::{Glass, broken},
 };
 use async_trait::async_trait;
 use axum::{Router, extract::State, http::StatusCode, routing::post};
@@ -330,4 +331,24 @@ async fn a_canary_is_deleted_only_where_its_target_serves_as_well() {
     let answers = traffic.stop().await;
     println!("measured: flagger, a Canary deleted: {} of {} requests failed", answers.failed(), answers.0.len());
     assert_eq!(replicas(&space, NAME).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Kubernetes bed"]
+async fn breaking_the_glass_takes_seconds_and_does_not_walk_on() {
+    let webhook = Webhook::start().await;
+    let (space, target) = in_flight("flagger-glass", rollback_webhook(webhook.port)).await;
+    let target = target.with_gate(webhook.clone());
+    broken(&target, Glass::Bare).await;
+    assert_eq!((image(&space, NAME).await.as_str(), image(&space, "web-primary").await.as_str()), ("v1", "v1"));
+    space.deploy(NAME, "v3").await;
+    reaches(&space, "Progressing").await;
+    until("the canary's pods are ready", || async {
+        let seen = target.observe(Look::full()).await.ok()?;
+        let part = seen.parts.values().next()?;
+        matches!(&part.running, Running::Mixed(all) if all.get(&id("v3")) == Some(&2)).then_some(())
+    })
+    .await;
+    broken(&target, Glass::Journalled).await;
+    assert_eq!((image(&space, NAME).await.as_str(), phase(&space).await.as_str()), ("v1", "Failed"));
 }

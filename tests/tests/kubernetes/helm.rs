@@ -3,6 +3,7 @@
 use crate::{
     alike::{Alike, EVIDENCE, Rule, with_rights},
     deployment_space::{PATIENCE, Space, settled, until},
+    glass::{Glass, broken},
 };
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -299,4 +300,18 @@ async fn the_laws_hold_on_a_release() {
     assert!(broken.is_empty(), "{broken:#?}");
     let kept = ruled.iter().filter(|(_, ruling)| matches!(ruling, Ok(Ruling::Kept))).count();
     assert!(kept > 5, "{ruled:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Kubernetes bed"]
+async fn breaking_the_glass_takes_seconds_and_does_not_walk_on() {
+    let web = Charted::new("helm-glass").await;
+    web.helm(&["install", NAME, web.chart(), "--set", "tag=v0", "--wait", "--timeout", "60s"]).unwrap();
+    web.helm(&["upgrade", NAME, web.chart(), "--set", "tag=v1", "--wait", "--timeout", "60s"]).unwrap();
+    for (bad, glass) in [("crashing", Glass::Bare), ("no-such-tag", Glass::Journalled)] {
+        web.upgrade(bad);
+        until("its pod is there", || async { (web.space.image(NAME).await == bad).then_some(()) }).await;
+        broken(&web.target(), glass).await;
+        assert_eq!(web.space.image(NAME).await, "v1");
+    }
 }

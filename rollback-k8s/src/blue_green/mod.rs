@@ -68,8 +68,14 @@ const ELSEWHERE: &str = "elsewhere";
 ///   - {apiGroups: ["apps"], resources: ["deployments"], verbs: ["get", "patch"]}
 ///   - {apiGroups: ["apps"], resources: ["replicasets"], verbs: ["list"]}
 ///   - {apiGroups: [""], resources: ["pods"], verbs: ["list"]}
-///   # For findings; without it, less is found out beforehand.
+///   # So that a side that Flagger or Argo Rollouts steers is refused:
+///   - {apiGroups: ["flagger.app"], resources: ["canaries"], verbs: ["list"]}
+///   - {apiGroups: ["argoproj.io"], resources: ["rollouts"], verbs: ["list"]}
+///   # For findings; without them, less is found out beforehand.
+///   - {apiGroups: [""], resources: ["configmaps", "secrets"], verbs: ["get"]}
+///   - {apiGroups: ["policy"], resources: ["poddisruptionbudgets"], verbs: ["list"]}
 ///   - {apiGroups: ["autoscaling"], resources: ["horizontalpodautoscalers"], verbs: ["list"]}
+///   - {apiGroups: [""], resources: ["nodes"], verbs: ["list"]}  # a ClusterRole
 ///   # For evidence before the first change; without them, it is left out, and said.
 ///   - {apiGroups: [""], resources: ["events"], verbs: ["list"]}
 ///   - {apiGroups: [""], resources: ["pods/log"], verbs: ["get"]}

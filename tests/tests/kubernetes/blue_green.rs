@@ -1,5 +1,6 @@
 //! Blue/green on a real Service: laws, real traffic, and other hands.
 
+use crate::alike::{FINDINGS, Rule, STEERED, all_was_known};
 use crate::glass::{Glass, broken};
 use crate::pairs::{
     SOON, Watched, cluster, cluster_with, deploy, id, image, keeps_the_laws, replicas, rollback, scale, settled, side,
@@ -249,14 +250,22 @@ async fn the_idle_side_is_made_ready_with_a_release_it_ran_before() {
 #[ignore = "needs the Kubernetes bed"]
 async fn the_documented_rights_are_enough() {
     let (namespace, _) = found("bg-rights", ("v1", 0), ("v2", 1)).await;
-    let rules: [(&str, &str, &[&str]); 2] =
-        [("", "services", &["get", "patch"]), ("discovery.k8s.io", "endpointslices", &["list"])];
+    let rules: [Rule<'_>; 2] = [("", "services", &["get", "patch"]), ("discovery.k8s.io", "endpointslices", &["list"])];
+    let rules = [&rules[..], &FINDINGS, &STEERED].concat();
     let target = of(&cluster_with(&namespace, &rules).await, &namespace, APP);
     until(&target, "the rules hold", |_| true).await;
     let strategy = BlueGreen::default().with_hold(Duration::ZERO).with_drain(Duration::ZERO).with_empty_bad(true);
-    let report = rollback(target).using(strategy).run().await.unwrap();
+    let report = rollback(target.clone()).using(strategy).run().await.unwrap();
     assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    all_was_known(&report);
     assert_eq!((selected(&namespace).await.as_str(), replicas(&namespace, "checkout-green").await), ("blue", 0));
+    // In place, with all that is asked of a release.
+    deploy(&namespace, "checkout-blue", "v3").await;
+    until(&target, "blue is told", |seen| seen.parts["blue"].wanted == Some(id(APP, "blue", "v3"))).await;
+    let back = Choose::Exactly(id(APP, "blue", "v1"));
+    let report = rollback(target).blaming(id(APP, "blue", "v3")).to(back).run().await.unwrap();
+    assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    all_was_known(&report);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -317,7 +326,7 @@ async fn breaking_the_glass_sets_the_serving_side_back_where_only_that_ran_it() 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the Kubernetes bed"]
 async fn breaking_the_glass_does_not_go_to_a_copy_of_the_bad_release() {
-    let (namespace, target) = found("bg-glass-copy", ("v0", 1), ("v1", 1)).await;
+    let (namespace, target) = found("bg-glass-copy", ("v4", 1), ("v1", 1)).await;
     for (name, part) in [("checkout-blue", "blue"), ("checkout-green", "green")] {
         deploy(&namespace, name, "v2").await;
         until(&target, "it is deployed", |seen| seen.parts[part].running == Running::Release(id(APP, part, "v2")))
@@ -329,5 +338,5 @@ async fn breaking_the_glass_does_not_go_to_a_copy_of_the_bad_release() {
     broken(&target, Glass::Bare).await;
     let serves = selected(&namespace).await;
     let image = image(&namespace, &format!("checkout-{serves}")).await;
-    assert!(["v0", "v1"].contains(&image.as_str()), "{serves} serves {image}");
+    assert!(["v4", "v1"].contains(&image.as_str()), "{serves} serves {image}");
 }

@@ -1,6 +1,7 @@
 //! A canary on real Deployments, by replicas and by the weights of real routing objects. No mesh is on the bed: what is
 //! claimed of weights is what the objects say.
 
+use crate::alike::{FINDINGS, Rule, STEERED, all_was_known};
 use crate::glass::{Glass, broken};
 use crate::pairs::{
     SOON, Watched, cluster, cluster_with, deploy, id, image, keeps_the_laws, replicas, rollback, scale, settled, side,
@@ -339,16 +340,18 @@ async fn routes_that_moved_are_not_overwritten() {
 #[ignore = "needs the Kubernetes bed"]
 async fn the_documented_rights_are_enough() {
     let (namespace, _) = found("canary-rights", By::Both, 1, 1, 50).await;
-    let rules: [(&str, &str, &[&str]); 2] = [
+    let rules: [Rule<'_>; 2] = [
         ("networking.istio.io", "virtualservices", &["get", "patch"]),
         ("gateway.networking.k8s.io", "httproutes", &["get", "patch"]),
     ];
+    let rules = [&rules[..], &FINDINGS, &STEERED].concat();
     let cluster = cluster_with(&namespace, &rules).await;
     let pair = cluster.canary_pair(namespace.name(), [("stable", STABLE), ("canary", CANARY)]);
     let target = target(pair, By::Both);
     until(&target, "the rules hold", |_| true).await;
     let report = rollback(target).blaming(ids().1).run().await.unwrap();
     assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    all_was_known(&report);
     for kind in ["VirtualService", "HTTPRoute"] {
         assert_eq!(weights(&route(&namespace, kind).await), (100, 0), "{kind}");
     }
@@ -416,7 +419,7 @@ async fn an_autoscaler_is_no_progress_and_no_deploy() {
 async fn breaking_the_glass_cuts_the_canary_off() {
     for by in [By::Replicas, By::VirtualService] {
         let (namespace, target) = found(&format!("glass-{by:?}").to_lowercase(), by, 2, 0, 100).await;
-        for image in ["v0", "v1"] {
+        for image in ["v4", "v1"] {
             deploy(&namespace, STABLE, image).await;
             until(&target, "the stable side is told", |seen| {
                 seen.parts["stable"].wanted == Some(id(APP, "stable", image))

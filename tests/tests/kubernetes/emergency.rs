@@ -255,7 +255,7 @@ async fn a_restart_that_is_cut_off_is_ended_by_whoever_breaks_the_glass() {
     for glass in [Glass::Bare, Glass::Journalled] {
         let space = Space::new("rung-at-none").await;
         let target = space.cluster.deployment(&space.namespace, NAME);
-        for image in ["v0", "v1", "v2"] {
+        for image in ["v4", "v1", "v2"] {
             space.apply(server(NAME, image, 2)).await;
             settled(&target).await;
         }

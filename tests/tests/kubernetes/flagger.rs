@@ -1,7 +1,7 @@
 //! The real Flagger: a Deployment that it steers goes back through it.
 
 use crate::{
-    alike::{Alike, EVIDENCE, Rule, with_rights},
+    alike::{Alike, EVIDENCE, FINDINGS, Rule, all_was_known, with_rights},
     deployment_space::{PATIENCE, Space, server, settled, until},
     glass::{Glass, broken},
 };
@@ -146,7 +146,7 @@ async fn a_run_is_ended_by_its_webhook_and_its_target_undone() {
         ("", "pods", &["list"]),
         ("", "services", &["get"]),
     ];
-    let rights = [&rights[..], &EVIDENCE].concat();
+    let rights = [&rights[..], &EVIDENCE, &FINDINGS].concat();
     let of = |cluster: &Cluster| cluster.flagger_canary(&space.namespace, NAME).with_gate(webhook.clone());
     let target = with_rights(&space.own, "least", &rights, of).await;
     let alike = Alike { target: &target, checks: target.checks(), bad: id("v2"), good: id("v1") };
@@ -163,6 +163,7 @@ async fn a_run_is_ended_by_its_webhook_and_its_target_undone() {
     let report = rollback(target.clone()).run().await.unwrap();
     println!("measured: flagger, a run ended and its target undone in {:?}", begun.elapsed());
     assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    all_was_known(&report);
     let answers = traffic.stop().await;
     // With this provider all of the traffic stays with the primary; nothing of this takes it away.
     assert_eq!((answers.failed(), answers.of("v2")), (0, 0), "{:?}", answers.summary());

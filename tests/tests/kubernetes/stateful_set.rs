@@ -227,12 +227,12 @@ async fn somebody_deploys_meanwhile() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the Kubernetes bed"]
 async fn breaking_the_glass_takes_seconds_and_does_not_walk_on() {
-    let (place, target) = deployed("glass", "v0", |_| {}).await;
+    let (place, target) = deployed("glass", "v4", |_| {}).await;
     settled(&target).await;
     for (bad, glass) in [("crashing", Glass::Bare), ("no-such-tag", Glass::Journalled)] {
         place.deploy(SET, NAME, bad).await;
         place.failing_pod(bad).await;
         broken(&target, glass).await;
-        assert!(place.pods().await.iter().all(|(.., tag)| tag == "v0"));
+        assert!(place.pods().await.iter().all(|(.., tag)| tag == "v4"));
     }
 }

@@ -161,7 +161,9 @@ impl Past {
         let mut serving: Vec<&ReleaseId> = vec![];
         // A service that is down altogether is blamed on what it was told to run.
         let down = now.serving().next().is_none();
-        let idle = |part: &PartState| part.weight == Some(Weight::NONE) || part.capacity == Some(0);
+        let idle = |part: &PartState| {
+            part.weight == Some(Weight::NONE) || (part.capacity == Some(0) && part.restarts_to.is_none())
+        };
         for part in now.parts.values().filter(|part| part.serves() || (down && !idle(part))) {
             for release in part.wanted.iter().chain(part.running.mentions()) {
                 if !serving.contains(&release) {

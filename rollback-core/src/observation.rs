@@ -200,6 +200,10 @@ pub struct PartState {
     pub capacity: Option<u32>,
     /// Instances that can serve.
     pub ready: Option<u32>,
+    /// It has no instances because a rollback took them all away, to start them anew, and has not done so yet: how many there
+    /// were. `None` where that is not so, or where the target does not remember it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts_to: Option<u32>,
     /// Whether the platform has finished with it.
     pub settled: Settled,
     /// Where a health check reaches this very part: `127.0.0.1:8080`.
@@ -209,7 +213,16 @@ pub struct PartState {
 impl PartState {
     /// A settled part without weights and counts.
     pub fn new(wanted: Option<ReleaseId>, running: Running) -> Self {
-        Self { wanted, running, weight: None, capacity: None, ready: None, settled: Settled::Yes, addresses: vec![] }
+        Self {
+            wanted,
+            running,
+            weight: None,
+            capacity: None,
+            ready: None,
+            restarts_to: None,
+            settled: Settled::Yes,
+            addresses: vec![],
+        }
     }
     /// A settled part that runs what it was told to.
     pub fn of(release: impl Into<ReleaseId>) -> Self {
@@ -225,6 +238,11 @@ impl PartState {
     pub fn with_capacity(mut self, capacity: u32, ready: u32) -> Self {
         self.capacity = Some(capacity);
         self.ready = Some(ready);
+        self
+    }
+    /// So many instances were there before a restart took them away that has not ended.
+    pub fn with_restarts_to(mut self, count: Option<u32>) -> Self {
+        self.restarts_to = count;
         self
     }
     /// Whether the platform has finished with it.

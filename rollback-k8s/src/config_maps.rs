@@ -4,7 +4,7 @@
 
 use crate::{
     Cluster,
-    connect::{FIELD_MANAGER, JsonPatch, within},
+    connect::{FIELD_MANAGER, JsonPatch},
     error::Request,
     kinds::{CONFIG_MAP, ObjectKind, SECRET},
     marks,
@@ -214,7 +214,7 @@ impl Configs {
         object.metadata = metadata;
         let api: Api<DynamicObject> = Api::namespaced_with(self.cluster.client().clone(), &self.namespace, &resource);
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-        within(time.min(self.cluster.reply_within()), &request, api.create(&params, &object)).await
+        self.cluster.ask(time, &request, api.create(&params, &object)).await
     }
 
     /// Puts all of it back, each only as it was looked at. What has the copy's content already is left. Where one fails,

@@ -8,17 +8,20 @@ use crate::{
     prepare::Known,
     watches::Watches,
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures::future::BoxFuture;
+use http::Uri;
+use hyper_util::client::proxy::matcher::Matcher;
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
 use kube::{
     Api, Client, Config,
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use rollback_core::{Error, Kind, Result};
+use rollback_core::{Error, Kind, Result, Timestamp};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::{fmt, fmt::Debug, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, fmt::Debug, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Who writes, in `managedFields`.
@@ -125,7 +128,9 @@ impl ClusterOptions {
         self
     }
     /// How many requests are made at the same time, so that a thousand rollbacks do not open a thousand connections. The
-    /// others wait for their turn; what a request may take counts from then. Default: 32. One at least.
+    /// others wait for their turn; what a request may take counts from then. Watches, streams that stay open (exec,
+    /// port-forward, logs once they flow) and the requests of a [`ClusterJournal`](crate::ClusterJournal) do not count: a lease
+    /// must not run out in a queue. Default: 32. One at least.
     pub fn with_requests_at_once(mut self, count: usize) -> Self {
         self.at_once = count.clamp(1, Semaphore::MAX_PERMITS);
         self
@@ -193,6 +198,10 @@ impl Debug for Cluster {
 
 impl Cluster {
     /// Connects, and makes sure that it is the cluster that was stated. One request.
+    ///
+    /// A proxy is used as kubectl uses it: the kubeconfig's `proxy-url`, else `HTTPS_PROXY` unless `NO_PROXY` names the server;
+    /// `http`, `https` and `socks5`. A user logs in by certificate, token or exec plugin; of the older auth-providers `oidc` with
+    /// its id-token, which is not renewed, and `gcp`.
     ///
     /// # Errors
     /// [`Kind::Invalid`] for a configuration that cannot be read, or for a cluster that is not as stated, both shown;
@@ -315,6 +324,16 @@ impl Cluster {
     pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         self.shared.turns.acquire().await.ok()
     }
+    /// One request, when its turn has come: bounded in time from then on.
+    pub(crate) async fn ask<T>(
+        &self,
+        time: Duration,
+        request: &Request<'_>,
+        answer: impl Future<Output = kube::Result<T>> + Send,
+    ) -> Result<T> {
+        let _turn = self.turn().await;
+        within(time.min(self.reply_within()), request, answer).await
+    }
     pub(crate) fn reply_within(&self) -> Duration {
         self.shared.reply_within
     }
@@ -338,8 +357,7 @@ impl Cluster {
         name: &str,
     ) -> Result<DynamicObject> {
         let request = Request { operation, verb: "get", kind, namespace: Some(namespace), name };
-        let _turn = self.turn().await;
-        within(self.reply_within(), &request, self.dynamic(kind, namespace).get(name)).await
+        self.ask(self.reply_within(), &request, self.dynamic(kind, namespace).get(name)).await
     }
     /// All objects that a selector finds, page by page, with every field that the server knows.
     pub(crate) async fn list(
@@ -376,10 +394,7 @@ impl Cluster {
         let mut params = ListParams::default().limit(PAGE).labels(selector);
         let mut all = vec![];
         loop {
-            let page = {
-                let _turn = self.turn().await;
-                within(self.reply_within(), &request, api.list(&params)).await?
-            };
+            let page = self.ask(self.reply_within(), &request, api.list(&params)).await?;
             all.extend(page.items);
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
@@ -403,7 +418,7 @@ impl Cluster {
             ..DeleteParams::default()
         };
         let pods = self.typed::<Pod>(namespace);
-        match within(pod.within.min(self.reply_within()), &request, pods.delete(name, &params)).await {
+        match self.ask(pod.within, &request, pods.delete(name, &params)).await {
             Err(e) if matches!(e.kind(), Kind::Conflict | Kind::NotFound) => Ok(()),
             answer => answer.map(drop),
         }
@@ -424,12 +439,10 @@ impl Cluster {
             ..PatchParams::default().validation_strict()
         };
         let (api, patch) = (self.dynamic(kind, namespace), Patch::Json::<()>(operations));
-        let time = time.min(self.reply_within());
-        let _turn = self.turn().await;
         if status {
-            return within(time, &request, api.patch_status(name, &params, &patch)).await;
+            return self.ask(time, &request, api.patch_status(name, &params, &patch)).await;
         }
-        within(time, &request, api.patch(name, &params, &patch)).await
+        self.ask(time, &request, api.patch(name, &params, &patch)).await
     }
 }
 
@@ -494,8 +507,73 @@ async fn configured(options: &ClusterOptions) -> Result<(Config, Option<String>)
         From::Kubeconfig { path, context } => (Kubeconfig::read_from(path).map_err(file)?, context.clone()),
     };
     let context = context.or_else(|| kubeconfig.current_context.clone());
-    let config = Config::from_custom_kubeconfig(kubeconfig, &with(&context)).await.map_err(file)?;
+    let named = proxy_named(&kubeconfig, context.as_deref());
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &with(&context)).await.map_err(file)?;
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    config.proxy_url = proxy(named, &config.cluster_url, variable)?;
+    if let Some(provider) = &config.auth_info.auth_provider {
+        can_log_in(&provider.name, &provider.config, Timestamp::now())?;
+    }
     Ok((config, context))
+}
+
+/// The proxy that the kubeconfig names for the cluster of a context.
+fn proxy_named(kubeconfig: &Kubeconfig, context: Option<&str>) -> Option<String> {
+    let of = kubeconfig.contexts.iter().find(|named| Some(named.name.as_str()) == context)?;
+    let cluster =
+        kubeconfig.clusters.iter().find(|named| Some(&named.name) == of.context.as_ref().map(|of| &of.cluster))?;
+    cluster.cluster.as_ref()?.proxy_url.clone().filter(|url| !url.is_empty())
+}
+
+/// As kubectl does it: what the kubeconfig names, whatever else there is; else what the environment says of this server.
+/// kube alone holds `NO_PROXY` against the address of the proxy.
+fn proxy(named: Option<String>, server: &Uri, variable: impl Fn(&str) -> Option<String>) -> Result<Option<Uri>> {
+    let either = |of: [&str; 2]| of.into_iter().find_map(&variable);
+    let url = named.or_else(|| {
+        let all = either(["HTTPS_PROXY", "https_proxy"])?;
+        let no = either(["NO_PROXY", "no_proxy"]).unwrap_or_default();
+        let through = Matcher::builder().all(all.clone()).no(no).build().intercept(server);
+        through.map(|_| all)
+    });
+    let Some(url) = url else { return Ok(None) };
+    let url = if url.contains("://") { url } else { format!("http://{url}") };
+    // It may hold a password.
+    let unfit =
+        "the proxy of the kubeconfig (proxy-url) or of HTTPS_PROXY is no address: http, https and socks5 can be used";
+    let uri: Uri = url.parse().map_err(|_| bad_config(unfit))?;
+    match uri.scheme_str() {
+        Some("http" | "https" | "socks5") => Ok(Some(uri)),
+        _ => Err(bad_config(unfit)),
+    }
+}
+
+/// Ways to log in that are built into kubectl, or were.
+fn can_log_in(provider: &str, config: &HashMap<String, String>, now: Timestamp) -> Result<()> {
+    let instead = match provider {
+        "oidc" => "kubectl oidc-login",
+        "azure" => "kubelogin",
+        "gcp" => "gke-gcloud-auth-plugin",
+        _ => "the one of whoever runs the cluster",
+    };
+    let ends = config.get("id-token").map(|token| expiry(token));
+    let why = match (provider, ends) {
+        ("oidc", Some(Some(ends))) if ends <= now => format!("its id-token expired at {ends}, and is not renewed here"),
+        ("oidc", None) => "it holds no id-token".into(),
+        // kube runs what it names.
+        ("oidc" | "gcp", _) => return Ok(()),
+        _ => "that is not supported".into(),
+    };
+    Err(bad_config(format!(
+        "the kubeconfig's user logs in by auth-provider {provider}: {why}. Let it log in by an exec plugin (users[].user.exec), \
+         {instead} for example, or log in with kubectl first; or give Cluster::from_client a client of your own"
+    )))
+}
+
+/// When a JSON web token ends, where it says so.
+fn expiry(token: &str) -> Option<Timestamp> {
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?.trim_end_matches('=')).ok()?;
+    let claims: Value = serde_json::from_slice(&claims).ok()?;
+    Some(Timestamp(claims.get("exp")?.as_u64()?.checked_mul(1000)?))
 }
 
 /// What was stated, against what is.
@@ -534,6 +612,77 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    /// Journal, lock and registry go by it.
+    #[tokio::test]
+    async fn targets_of_one_name_have_ids_of_their_own() {
+        use rollback_core::Target;
+        let client = Client::try_from(Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+        let cluster = Cluster::unreachable(client, ClusterOptions::default().named("prod"));
+        let (namespace, name) = ("shop", "checkout");
+        let targets: [Box<dyn Target>; 8] = [
+            Box::new(cluster.deployment(namespace, name)),
+            Box::new(cluster.stateful_set(namespace, name)),
+            Box::new(cluster.daemon_set(namespace, name)),
+            Box::new(cluster.blue_green(namespace, name, [("blue", name), ("green", "other")])),
+            Box::new(cluster.canary_pair(namespace, [("stable", name), ("canary", "other")])),
+            Box::new(cluster.flagger_canary(namespace, name)),
+            Box::new(cluster.rollout(namespace, name)),
+            Box::new(cluster.helm_release(namespace, name)),
+        ];
+        let ids: Vec<&str> = targets.iter().map(|target| target.id().as_str()).collect();
+        assert!(ids.iter().all(|id| id.starts_with("k8s:prod/shop/") && id.ends_with("/checkout")), "{ids:?}");
+        let distinct: std::collections::BTreeSet<&&str> = ids.iter().collect();
+        assert_eq!(distinct.len(), ids.len(), "{ids:?}");
+    }
+
+    #[test]
+    fn the_proxy_is_the_one_that_kubectl_would_use() {
+        let server: Uri = "https://10.1.2.3:6443/".parse().unwrap();
+        let through = |named: Option<&str>, set: &[(&str, &str)]| {
+            let variable = |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+            proxy(named.map(Into::into), &server, variable).map(|uri| uri.map(|uri| uri.to_string()))
+        };
+        let (all, own) = (("HTTPS_PROXY", "http://user:pw@proxy:3128"), Some("socks5://127.0.0.1:1080"));
+        for (named, set, is) in [
+            (None, &[][..], None),
+            (None, &[all], Some("http://user:pw@proxy:3128/")),
+            (None, &[("https_proxy", "proxy:3128")], Some("http://proxy:3128/")),
+            (None, &[all, ("NO_PROXY", "10.0.0.0/8")], None),
+            (None, &[all, ("no_proxy", "*")], None),
+            (None, &[all, ("NO_PROXY", "proxy,other.example")], Some("http://user:pw@proxy:3128/")),
+            (own, &[all, ("NO_PROXY", "*")], Some("socks5://127.0.0.1:1080/")),
+        ] {
+            assert_eq!(through(named, set).unwrap().as_deref(), is, "{named:?} {set:?}");
+        }
+        for wrong in ["ftp://proxy", "http://user:hunter2@"] {
+            let e = through(Some(wrong), &[]).unwrap_err();
+            assert!(e.kind() == Kind::Invalid && e.to_string().contains("proxy-url"), "{e}");
+            assert!(!format!("{e:?}").contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn a_log_in_that_cannot_be_done_says_what_to_do() {
+        let token = |claims: &str| format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(claims));
+        let log_in = |provider: &str, token: Option<String>| {
+            let config = token.into_iter().map(|token| ("id-token".to_owned(), token)).collect();
+            can_log_in(provider, &config, Timestamp(2_000_000))
+        };
+        log_in("oidc", Some(token(r#"{"exp":2001}"#))).unwrap();
+        log_in("oidc", Some("opaque".into())).unwrap();
+        log_in("gcp", None).unwrap();
+        for (provider, token, says) in [
+            ("oidc", None, "kubectl oidc-login"),
+            ("oidc", Some(token(r#"{"exp":2000}"#)), "expired at 1970-01-01T00:33:20"),
+            ("azure", None, "kubelogin"),
+            ("keystone", None, "Cluster::from_client"),
+        ] {
+            let e = log_in(provider, token).unwrap_err();
+            assert_eq!((e.kind(), e.effect()), (Kind::Invalid, rollback_core::Effect::None));
+            assert!(e.to_string().contains(says), "{e}");
+        }
+    }
 
     #[test]
     fn what_was_stated_must_be_so() {

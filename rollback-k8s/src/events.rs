@@ -1,7 +1,7 @@
 //! Events: what the cluster's components said of objects.
 
 use crate::{
-    connect::{Cluster, PAGE, within},
+    connect::{Cluster, PAGE},
     error::Request,
     kinds::EVENT,
 };
@@ -26,7 +26,7 @@ pub(crate) async fn list(
     let mut params = ListParams::default().limit(PAGE).fields(fields);
     let mut all = vec![];
     for _ in 0..PAGES {
-        let page = within(time.min(cluster.reply_within()), &request, api.list(&params)).await?;
+        let page = cluster.ask(time, &request, api.list(&params)).await?;
         all.extend(page.items);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),

@@ -3,18 +3,15 @@
 //! Not here: asking a registry. Only the nodes have its address, its credentials and its mirrors.
 
 use crate::{
-    connect::{Cluster, PAGE, within},
+    connect::{Cluster, PAGE},
     error::Request,
-    kinds::{NODE, SECRET},
+    kinds::NODE,
     pods::PodState,
-    prepare::{Told, told},
+    prepare::{Reference, Told, is_there, told},
     release::images,
 };
 use k8s_openapi::api::core::v1::Node;
-use kube::{
-    Api,
-    api::{DynamicObject, ListParams},
-};
+use kube::{Api, api::ListParams};
 use rollback_core::{Finding, Kind, Result, Severity};
 use serde_json::Value;
 use std::{
@@ -57,7 +54,7 @@ impl Cluster {
         let api: Api<Node> = Api::all(self.client().clone());
         let (mut params, mut all) = (ListParams::default().limit(PAGE), vec![]);
         loop {
-            let page = within(self.reply_within(), &request, api.list(&params)).await?;
+            let page = self.ask(self.reply_within(), &request, api.list(&params)).await?;
             all.extend(page.items.into_iter().map(NodeImages::of));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
@@ -206,15 +203,7 @@ async fn missing_pull_secrets(cluster: &Cluster, namespace: &str, template: &Val
     let asked: Vec<_> = names
         .into_iter()
         .map(|name| async move {
-            let request = Request {
-                operation: "look for pull secrets",
-                verb: "get",
-                kind: SECRET,
-                namespace: Some(namespace),
-                name,
-            };
-            let api: Api<DynamicObject> = Api::namespaced_with(cluster.client().clone(), namespace, &SECRET.resource());
-            let e = within(cluster.reply_within(), &request, api.get_metadata(name)).await.err()?;
+            let e = is_there(cluster, namespace, &Reference { secret: true, name: name.into() }).await.err()?;
             Some(match e.kind() {
                 Kind::NotFound => Finding::new(
                     Severity::Warning,

@@ -80,7 +80,8 @@
 //! # What is left on the objects
 //! Annotations `rollback.dev/run`, `/key`, `/release` and `/trace` with each write that sets a release, so that a later
 //! rollback does not walk on to a release known bad; `rollback.dev/paused-by` while this library holds a rollout;
-//! `rollback.dev/strategy-before` while a surge is raised. On a Service `/release` is what it was switched to, on objects
+//! `rollback.dev/strategy-before` while a surge is raised, `rollback.dev/replicas-before` while a restart has a Deployment at
+//! 0 replicas. On a Service `/release` is what it was switched to, on objects
 //! that route traffic it is the weights that were set.
 //! `rollback.dev/recorded` once a release was recorded, whose template and ConfigMaps then lie beside the workload in
 //! immutable ConfigMaps labelled `rollback.dev/archive`.

@@ -2,11 +2,7 @@
 //!
 //! Not here: what is looked for in it, and what is left out of it.
 
-use crate::{
-    connect::{Cluster, within},
-    error::Request,
-    kinds::POD_LOG,
-};
+use crate::{connect::Cluster, error::Request, kinds::POD_LOG};
 use futures::AsyncReadExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::LogParams};
@@ -59,7 +55,7 @@ pub(crate) async fn read(cluster: &Cluster, of: LogOf<'_>) -> Result<Logged> {
     };
     let api: Api<Pod> = Api::namespaced(cluster.client().clone(), of.namespace);
     let reply = of.time.min(cluster.reply_within());
-    let mut stream = pin!(within(reply, &request, api.log_stream(of.pod, &params)).await?);
+    let mut stream = pin!(cluster.ask(reply, &request, api.log_stream(of.pod, &params)).await?);
     let mut end = End { most: of.bytes, ..End::default() };
     let mut buffer = vec![0; 16 << 10];
     let broken = loop {

@@ -22,6 +22,8 @@ pub(crate) const TRACE: &str = "rollback.dev/trace";
 pub(crate) const PAUSED: &str = "rollback.dev/paused-by";
 /// The strategy from before a raised surge, as JSON, until it is put back.
 pub(crate) const STRATEGY: &str = "rollback.dev/strategy-before";
+/// How many replicas there were before a restart took them away, until they are back.
+pub(crate) const REPLICAS: &str = "rollback.dev/replicas-before";
 /// Where Kubernetes shows why a revision was made.
 pub(crate) const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
 

@@ -3,7 +3,7 @@
 
 use crate::{
     config_maps::Restore,
-    connect::{Cluster, within},
+    connect::Cluster,
     error::Request,
     images::NodeImages,
     kinds::{ACCESS_REVIEW, AUTOSCALER, CONFIG_MAP, DISRUPTION_BUDGET, ObjectKind, SECRET},
@@ -125,7 +125,7 @@ impl Cluster {
         };
         let reviews: Api<SelfSubjectAccessReview> = Api::all(self.client().clone());
         let params = PostParams::default();
-        let answer = within(self.reply_within(), &request, reviews.create(&params, &review)).await?;
+        let answer = self.ask(self.reply_within(), &request, reviews.create(&params, &review)).await?;
         Ok(answer.status.is_some_and(|status| status.allowed))
     }
     /// The autoscalers of a namespace; none where they are not known.
@@ -234,11 +234,9 @@ pub(crate) async fn missing_references(
 ) -> Vec<Finding> {
     let mut references = references(template);
     references.retain(|reference| put_back.iter().all(|restore| restore.object != *reference));
-    let asked = references.iter().map(|reference| async move {
-        let known = (namespace.to_owned(), reference.clone());
-        let there = of_many(cluster, &cluster.known().there, known, || is_there(cluster, namespace, reference));
-        there.await.err().map(|e| (reference, e))
-    });
+    let asked = references
+        .iter()
+        .map(|reference| async move { is_there(cluster, namespace, reference).await.err().map(|e| (reference, e)) });
     let gone = futures::future::join_all(asked).await.into_iter().flatten();
     gone.map(|(reference, e)| {
         let what = if reference.secret { "Secret" } else { "ConfigMap" };
@@ -266,7 +264,16 @@ pub(crate) async fn missing_references(
     .collect()
 }
 
-async fn is_there(cluster: &Cluster, namespace: &str, reference: &Reference) -> Result<()> {
+/// Whether it is there is all that is read of it.
+///
+/// # Errors
+/// [`Kind::NotFound`] where it is not.
+pub(crate) async fn is_there(cluster: &Cluster, namespace: &str, reference: &Reference) -> Result<()> {
+    let known = (namespace.to_owned(), reference.clone());
+    of_many(cluster, &cluster.known().there, known, || ask_whether_it_is_there(cluster, namespace, reference)).await
+}
+
+async fn ask_whether_it_is_there(cluster: &Cluster, namespace: &str, reference: &Reference) -> Result<()> {
     let kind = if reference.secret { SECRET } else { CONFIG_MAP };
     let request = Request {
         operation: "look for what pods refer to",
@@ -276,8 +283,7 @@ async fn is_there(cluster: &Cluster, namespace: &str, reference: &Reference) -> 
         name: &reference.name,
     };
     let api: Api<DynamicObject> = Api::namespaced_with(cluster.client().clone(), namespace, &kind.resource());
-    let _turn = cluster.turn().await;
-    within(cluster.reply_within(), &request, api.get_metadata(&reference.name)).await.map(drop)
+    cluster.ask(cluster.reply_within(), &request, api.get_metadata(&reference.name)).await.map(drop)
 }
 
 /// A note for each PodDisruptionBudget that a rollout which takes so many pods away at once may go below. A rollout does not ask budgets; evictions do.

@@ -9,7 +9,7 @@
 use crate::{
     Cluster,
     config_maps::{Compared, Configs, Content, Restore},
-    connect::{JsonPatch, within},
+    connect::JsonPatch,
     error::Request,
     kinds::{CONFIG_MAP, ObjectKind},
     marks::{self, Annotations},
@@ -274,7 +274,7 @@ impl<'a> Archive<'a> {
         let change = json!({"metadata": {"annotations": {AT: now.0.to_string()}}});
         let request = self.request("record the release", "patch", CONFIG_MAP, name);
         let (api, params) = (self.api(CONFIG_MAP), PatchParams::default());
-        within(self.reply(), &request, api.patch(name, &params, &Patch::Merge(&change))).await
+        self.configs.cluster.ask(self.reply(), &request, api.patch(name, &params, &Patch::Merge(&change))).await
     }
 
     /// Leaves the newest records, and those of `running`, and the copies that they speak of.
@@ -300,7 +300,7 @@ impl<'a> Archive<'a> {
         let preconditions = uid.map(|uid| Preconditions { uid: Some(uid.to_owned()), ..Preconditions::default() });
         let params = DeleteParams { preconditions, ..DeleteParams::default() };
         let api = self.api(kind);
-        match within(self.reply(), &request, api.delete(name, &params)).await {
+        match self.configs.cluster.ask(self.reply(), &request, api.delete(name, &params)).await {
             Err(e) if !matches!(e.kind(), Kind::NotFound | Kind::Conflict) => Err(e),
             _ => Ok(()),
         }

@@ -44,6 +44,8 @@ pub(crate) struct Written {
     template: Value,
     replicas: u32,
     annotated: bool,
+    /// What a restart of the Deployment by itself may have left.
+    restarts_to: Option<String>,
 }
 
 impl Written {
@@ -54,7 +56,7 @@ impl Written {
     }
     #[cfg(test)]
     pub(crate) fn sample(template: Value) -> Self {
-        Self { uid: "u".into(), template, replicas: 1, annotated: false }
+        Self { uid: "u".into(), template, replicas: 1, annotated: false, restarts_to: None }
     }
     pub(crate) fn told(&self) -> ReleaseId {
         release_id(&self.template)
@@ -80,6 +82,15 @@ impl Seen {
     pub(crate) fn uid(&self) -> &str {
         &self.written.uid
     }
+}
+
+/// Where it is decided how much of the traffic a side gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Traffic {
+    /// By its replicas.
+    ByReplicas,
+    /// By another object.
+    Elsewhere,
 }
 
 /// Sides by what they were when they were looked at.
@@ -110,6 +121,7 @@ impl Side {
             uid: object.metadata.uid.unwrap_or_default(),
             template,
             replicas: u32::try_from(replicas).unwrap_or(u32::MAX),
+            restarts_to: object.metadata.annotations.as_ref().and_then(|all| all.get(marks::REPLICAS)).cloned(),
             annotated: object.metadata.annotations.is_some_and(|annotations| !annotations.is_empty()),
         })
     }
@@ -212,6 +224,7 @@ impl Side {
         &self,
         wish: &Wish,
         release: Option<&Approved>,
+        traffic: Traffic,
         reads: &Reads,
         mut now: Written,
         work: &Work,
@@ -232,13 +245,13 @@ impl Side {
             }
         }
         if let Some(to) = wish.capacity.and_then(|capacity| wanted_replicas(now.replicas, capacity)) {
-            let scaled = self.scale(&now, to, work).await;
+            let scaled = self.scale(&now, to, traffic, work).await;
             scaled.map_err(|e| if wrote { having_written(e) } else { e })?;
         }
         Ok(())
     }
 
-    async fn scale(&self, now: &Written, to: u32, work: &Work) -> Result<()> {
+    async fn scale(&self, now: &Written, to: u32, traffic: Traffic, work: &Work) -> Result<()> {
         let mut operations = vec![
             json!({"op": "test", "path": "/metadata/uid", "value": now.uid}),
             json!({"op": "test", "path": "/spec/template", "value": now.template}),
@@ -248,8 +261,14 @@ impl Side {
         ];
         let mut annotations = marks::of(work, &now.told());
         // The trace stands where the traffic is decided.
-        annotations.remove(marks::TRACE);
+        if traffic == Traffic::Elsewhere {
+            annotations.remove(marks::TRACE);
+        }
         marks::annotate(&mut operations, now.annotated, annotations);
+        if let Some(left) = &now.restarts_to {
+            operations.push(json!({"op": "test", "path": marks::path(marks::REPLICAS), "value": left}));
+            operations.push(json!({"op": "remove", "path": marks::path(marks::REPLICAS)}));
+        }
         self.cluster
             .patch(JsonPatch {
                 operation: "scale a side",
@@ -397,6 +416,28 @@ pub(crate) fn merged(histories: Vec<Vec<Release>>, limit: usize) -> Vec<Release>
     all
 }
 
+/// Sides differ in their labels, so the same software on two of them is two releases: going from one to the other is no way
+/// back. Of what sides are told to run, only the newest of each kind is left to choose.
+pub(crate) fn without_copies(sides: &[Side], history: Vec<Release>, told: &[ReleaseId]) -> Vec<Release> {
+    let templates = sides.iter().flat_map(|side| side.deployment.templates()).collect();
+    copies_gone(history, &templates, told)
+}
+
+fn copies_gone(mut history: Vec<Release>, templates: &BTreeMap<ReleaseId, Value>, told: &[ReleaseId]) -> Vec<Release> {
+    let software = |id: &ReleaseId| templates.get(id).and_then(|template| template.get("spec"));
+    let mut kept: Vec<(&Value, ReleaseId)> = vec![];
+    for id in history.iter().map(|release| &release.id).filter(|id| told.contains(id)) {
+        if let Some(runs) = software(id).filter(|runs| kept.iter().all(|(other, _)| other != runs)) {
+            kept.push((runs, id.clone()));
+        }
+    }
+    for release in &mut history {
+        let copy = kept.iter().any(|(of, id)| software(&release.id) == Some(of) && release.id != *id);
+        release.available &= !copy;
+    }
+    history
+}
+
 /// Makes ready what is wished of several sides; traffic is not looked at.
 pub(crate) async fn prepare(
     sides: &[Side],
@@ -422,6 +463,7 @@ pub(crate) async fn apply(
     sides: &[Side],
     shape: &Shape,
     releases: &PartMap<Approved>,
+    traffic: Traffic,
     reads: &Reads,
     of: &TargetId,
     work: &Work,
@@ -430,7 +472,7 @@ pub(crate) async fn apply(
     for (nth, (part, wish)) in shape.0.iter().enumerate() {
         let side = find(sides, part, of)?;
         let Some(now) = all.remove(part) else { continue };
-        let written = side.apply(wish, releases.get(part), reads, now, work).await;
+        let written = side.apply(wish, releases.get(part), traffic, reads, now, work).await;
         written.map_err(|e| if nth > 0 { having_written(e) } else { e })?;
     }
     Ok(())
@@ -469,6 +511,42 @@ mod tests {
         }
         assert_eq!(merged(vec![vec![at("1", 1)], vec![at("2", 2)]], 1).len(), 1);
         assert_eq!(merged(vec![vec![at("1", 1)]], 0), []);
+    }
+
+    #[test]
+    fn a_copy_of_what_runs_is_no_way_back() {
+        let templates: BTreeMap<ReleaseId, Value> =
+            [("stable", "1"), ("stable", "2"), ("canary", "1"), ("canary", "2")]
+                .map(|(side, image)| {
+                    let template = json!({"metadata": {"labels": {"side": side}}, "spec": {"image": image}});
+                    (ReleaseId::from(format!("{side}-{image}").as_str()), template)
+                })
+                .into();
+        let left = |history: &[&str], told: &[&str]| -> String {
+            let told: Vec<ReleaseId> = told.iter().map(|id| ReleaseId::from(*id)).collect();
+            let all = copies_gone(history.iter().map(|id| Release::new(*id)).collect(), &templates, &told);
+            let left = all.iter().filter(|release| release.available);
+            left.map(|release| release.id.as_str().to_owned()).collect::<Vec<_>>().join(" ")
+        };
+        for (what, history, told, is) in [
+            ("promoted", &["stable-2", "canary-2", "stable-1"][..], ["stable-2", "canary-2"], "stable-2 stable-1"),
+            ("a canary", &["canary-2", "stable-1"][..], ["canary-2", "stable-1"], "canary-2 stable-1"),
+            (
+                "a canary after another",
+                &["canary-2", "canary-1", "stable-1"][..],
+                ["canary-2", "stable-1"],
+                "canary-2 stable-1",
+            ),
+            (
+                "both are behind",
+                &["stable-2", "canary-2", "canary-1", "stable-1"][..],
+                ["stable-2", "canary-2"],
+                "stable-2 canary-1 stable-1",
+            ),
+            ("one that is not known", &["stable-3", "stable-2"][..], ["stable-3", "stable-2"], "stable-3 stable-2"),
+        ] {
+            assert_eq!(left(history, &told), is, "{what}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub use usage::WithinLimits;
 pub use warnings::NoNewWarnings;
 
 use crate::{
-    connect::{Cluster, within},
+    connect::Cluster,
     error::Request,
     health::{ExecCheck, ThroughApi},
     kinds::{NAMESPACE, ObjectKind},
@@ -235,7 +235,7 @@ impl PodChecks {
         let request = Request { operation: "ask for the time", verb: "get", kind: VERSION, namespace: None, name: "" };
         let ask = http::Request::get("/version").body(kube::client::Body::empty());
         let ask = ask.map_err(|e| unclear("the question for the time cannot be put").with_source(e))?;
-        let answer = within(self.cluster.reply_within(), &request, self.cluster.client().send(ask)).await?;
+        let answer = self.cluster.ask(self.cluster.reply_within(), &request, self.cluster.client().send(ask)).await?;
         let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
         let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
         let date = date.and_then(|date| Timestamp::try_from(date).ok());

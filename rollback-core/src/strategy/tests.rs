@@ -287,6 +287,31 @@ fn blue_green_idle_side_first() {
 }
 
 #[test]
+fn of_several_idle_places_the_one_that_was_told() {
+    let idle = |release: &str| told(release, Running::Nothing).with_capacity(0, 0).with_weight(Weight::NONE);
+    let parts = [("blue", idle("other")), ("green", weighed("bad", 100, 2)), ("red", idle("good"))];
+    says(&BlueGreen::default(), &at(switch(), &parts), Ok(&["good onto red, up to 2", "traffic 100% to red"]));
+}
+
+/// A restart took all instances away, and did not get to starting them anew.
+#[test]
+fn what_a_restart_left_is_brought_up_again() {
+    let down = |release: &str| told(release, Running::Nothing).with_capacity(0, 0).with_restarts_to(Some(3));
+    let restarts = |release: &str| at(sizable(deployment()), &[("all", down(release))]);
+    says(&direct(), &restarts("good"), Ok(&["all up to 3"]));
+    says(&direct(), &restarts("bad"), Ok(&["all back to good"]));
+    let plan = direct().plan(&restarts("bad")).unwrap();
+    let Change::Reach(shape) = &steps(&plan)[0].change else { panic!("{plan}") };
+    assert_eq!(shape.0["all"].capacity, Some(Capacity::AtLeast(3)));
+    assert!(steps(&plan)[0].gates.contains(&Gate::Ready { part: "all".into(), at_least: 3 }), "{plan}");
+    says(&Restart::default(), &restarts("bad").with_floor(Weight::NONE), Ok(&["all to nothing", "all up to 3"]));
+    // Told something else since, it is somebody else's.
+    says(&direct(), &restarts("other"), Ok(&[]));
+    let asleep = told("bad", Running::Nothing).with_capacity(0, 0);
+    says(&direct(), &at(sizable(deployment()), &[("all", asleep)]), Ok(&[]));
+}
+
+#[test]
 fn a_release_that_is_a_part() {
     let alias = |percents: &[(&'static str, u16)]| {
         let parts: Vec<_> =

@@ -112,6 +112,7 @@ impl<'a> View<'a> {
                 && (self.shows_suspect(part)
                     || match &part.running {
                         Running::Unknown { .. } => told.is_none_or(|told| told == self.good()),
+                        Running::Nothing if part.restarts_to.is_some() => told == Some(self.good()),
                         Running::Nothing => told.is_none() && self.situation.capabilities.parts == Parts::One,
                         // Whoever was bringing it there may be gone.
                         Running::Between { to, .. } => to == self.good(),
@@ -175,7 +176,7 @@ impl<'a> View<'a> {
 
     /// All its instances are ready, and it is healthy for the hold.
     pub(super) fn serving_gates(&self, id: &PartId) -> Vec<Gate> {
-        let ready = self.part(id).and_then(|part| part.capacity).filter(|n| *n > 0);
+        let ready = self.part(id).and_then(|part| part.restarts_to.or(part.capacity)).filter(|n| *n > 0);
         let ready = ready.map(|at_least| Gate::Ready { part: id.clone(), at_least });
         ready.into_iter().chain([Gate::Healthy { part: id.clone(), hold: self.hold }]).collect()
     }
@@ -204,23 +205,35 @@ impl<'a> View<'a> {
     /// Parts back onto the good release, where they are, in one write.
     ///
     /// # Errors
-    /// Where one has no instances: then it would not serve afterwards either.
+    /// Where one has no instances, and it is not known how many a restart took away: then it would not serve afterwards
+    /// either.
     pub(super) fn in_place(&self, ids: &[&PartId]) -> Result<Step, Unplannable> {
-        if let Some(id) = ids.iter().find(|id| self.part(id).is_some_and(|part| part.capacity == Some(0))) {
+        let down = |part: &PartState| part.capacity == Some(0) && part.restarts_to.is_none();
+        if let Some(id) = ids.iter().find(|id| self.part(id).is_some_and(down)) {
             return self.refuse(format!("{id} has no instances, and how many it needs is not known"));
         }
         let names = match ids {
             [a, b, c, _, ..] => format!("{a}, {b}, {c} and {} more", ids.len() - 3),
             few => few.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(", "),
         };
-        let wish = |id: &&PartId| ((*id).clone(), Wish { release: Some(self.good().clone()), ..Wish::default() });
+        let wish = |id: &&PartId| {
+            let capacity = self.part(id).and_then(|part| part.restarts_to).map(Capacity::AtLeast);
+            ((*id).clone(), Wish { release: Some(self.good().clone()), capacity, ..Wish::default() })
+        };
         let gates = ids.iter().flat_map(|id| self.serving_gates(id)).collect();
         Ok(self.step(format!("{names} back to {}", self.good()), Change::reach(ids.iter().map(wish)), gates))
     }
 
     /// All bad parts set back where they are, one after the other.
     pub(super) fn each_in_place(&self) -> Result<Vec<Step>, Unplannable> {
-        self.bad.iter().map(|id| self.in_place(&[id])).collect()
+        let step = |id: &&PartId| match self.part(id) {
+            // Only its instances are missing.
+            Some(PartState { wanted: Some(told), restarts_to: Some(n), .. }) if told == self.good() => {
+                Ok(self.grow(id, *n))
+            }
+            _ => self.in_place(&[id]),
+        };
+        self.bad.iter().map(step).collect()
     }
 
     /// A part that runs the good release, the one that serves with the most instances first.
@@ -244,7 +257,7 @@ impl<'a> View<'a> {
 
     /// How many instances a part is to have that is started anew: what it had; where it is to carry all, what all had.
     pub(super) fn restart_to(&self, id: &PartId) -> Option<u32> {
-        let had = self.part(id).and_then(|part| part.capacity);
+        let had = self.part(id).and_then(|part| part.restarts_to.or(part.capacity));
         let all = if self.good_part().is_some() { self.total() } else { None };
         had.max(all).filter(|n| *n > 0)
     }
@@ -266,10 +279,16 @@ impl<'a> View<'a> {
                 }
             }
             Parts::Made => Ok(Candidate { part: PartId::new(format!("with-{}", self.good())), runs: false, grown: 0 }),
-            Parts::Places => match self.situation.now.parts.iter().find(|(_, part)| !meant_to_serve(part)) {
-                Some((id, _)) => Ok(Candidate { part: id.clone(), runs: false, grown: 0 }),
-                None => self.refuse("no part is idle: all are meant to serve, and none runs the wanted release"),
-            },
+            Parts::Places => {
+                let mut idle: Vec<_> =
+                    self.situation.now.parts.iter().filter(|(_, part)| !meant_to_serve(part)).collect();
+                // What was told to run it can: another place may never have had it.
+                idle.sort_by_key(|(_, part)| part.wanted.as_ref() != Some(self.good()));
+                match idle.first() {
+                    Some((id, _)) => Ok(Candidate { part: (*id).clone(), runs: false, grown: 0 }),
+                    None => self.refuse("no part is idle: all are meant to serve, and none runs the wanted release"),
+                }
+            }
         }
     }
 
@@ -585,6 +604,6 @@ impl<'a> View<'a> {
 pub(super) fn meant_to_serve(part: &PartState) -> bool {
     match part.weight {
         Some(weight) => weight > Weight::NONE,
-        None => part.capacity != Some(0),
+        None => part.capacity != Some(0) || part.restarts_to.is_some(),
     }
 }

@@ -20,7 +20,8 @@ impl BlueGreenService {
             let text = "the Service was deleted and made anew since it was looked at";
             return Err(self.refused(Kind::Conflict, "make the change", text));
         }
-        side::apply(&self.sides, shape, &instructions.releases, &read.sides, &self.id, work).await?;
+        side::apply(&self.sides, shape, &instructions.releases, side::Traffic::Elsewhere, &read.sides, &self.id, work)
+            .await?;
         Ok(Applied::submitted())
     }
 

@@ -6,6 +6,7 @@ mod apply;
 mod observe;
 mod prepare;
 mod service;
+mod strategy;
 
 use crate::{
     Cluster,
@@ -19,12 +20,13 @@ use crate::{
 use async_trait::async_trait;
 use rollback_core::{
     Applied, Approved, Capabilities, Change, ChangeKind, Error, EvidenceSource, Fencing, Kind, Look, Observation,
-    OnUnknown, Pacing, PartId, PartMap, Parts, Prepared, Release, Result, Stored, Target, TargetId, Token, Weights,
-    Work,
+    OnUnknown, Pacing, PartId, PartMap, Parts, Prepared, Release, Result, Stored, Strategy, Target, TargetId, Token,
+    Weights, Work,
 };
 use serde::{Deserialize, Serialize};
 use service::{Selector, Service};
 use std::sync::Arc;
+use strategy::SwitchOrInPlace;
 
 /// Where a Service sends that finds pods of none of its sides.
 const ELSEWHERE: &str = "elsewhere";
@@ -47,14 +49,16 @@ const ELSEWHERE: &str = "elsewhere";
 ///   [`with_empty_bad`](rollback_core::strategy::BlueGreen::with_empty_bad), and the bad side is scaled to 0 after the drain.
 /// - A selector that finds pods of no side is shown as a part of its own, `elsewhere`, with all of the traffic.
 ///
-/// # Break-glass
-/// [`Rollback::break_glass_on`](rollback_core::Rollback::break_glass_on) knows no strategy: where the idle side has no pods, it
-/// sets a release in place, on the side that serves, one that this side itself ran. To go to the idle side, name the strategy:
-/// `Rollback::of(checkout).using(BlueGreen::default()).break_glass("paged")`.
+/// # Where no strategy is named
+/// At the glass too: a side that is told to run the wanted release is brought up to as many ready pods as served, traffic is
+/// switched to it, and 30 s later, once old connections had time to end, the bad side is scaled to 0
+/// ([`BlueGreen`](rollback_core::strategy::BlueGreen) with [`with_empty_bad`](rollback_core::strategy::BlueGreen::with_empty_bad)):
+/// connections that are kept alive stay with the bad release for as long as its pods live. Where no idle side is told to run
+/// it, an idle side is brought to it if it ran it before; otherwise the serving side is, in place.
 ///
 /// A release is a pod template by its content, labels included, so it belongs to the side that ran it: history is that of
-/// all sides together. To go back to one that the serving side itself ran before, use
-/// [`Direct`](rollback_core::strategy::Direct).
+/// all sides together. What is the same but for labels as what a side is told to run, the copy of it on another side, is
+/// shown as not available: to go there would be no way back.
 ///
 /// # Permissions
 /// ```yaml
@@ -64,8 +68,14 @@ const ELSEWHERE: &str = "elsewhere";
 ///   - {apiGroups: ["apps"], resources: ["deployments"], verbs: ["get", "patch"]}
 ///   - {apiGroups: ["apps"], resources: ["replicasets"], verbs: ["list"]}
 ///   - {apiGroups: [""], resources: ["pods"], verbs: ["list"]}
-///   # For findings; without it, less is found out beforehand.
+///   # So that a side that Flagger or Argo Rollouts steers is refused:
+///   - {apiGroups: ["flagger.app"], resources: ["canaries"], verbs: ["list"]}
+///   - {apiGroups: ["argoproj.io"], resources: ["rollouts"], verbs: ["list"]}
+///   # For findings; without them, less is found out beforehand.
+///   - {apiGroups: [""], resources: ["configmaps", "secrets"], verbs: ["get"]}
+///   - {apiGroups: ["policy"], resources: ["poddisruptionbudgets"], verbs: ["list"]}
 ///   - {apiGroups: ["autoscaling"], resources: ["horizontalpodautoscalers"], verbs: ["list"]}
+///   - {apiGroups: [""], resources: ["nodes"], verbs: ["list"]}  # a ClusterRole
 ///   # For evidence before the first change; without them, it is left out, and said.
 ///   - {apiGroups: [""], resources: ["events"], verbs: ["list"]}
 ///   - {apiGroups: [""], resources: ["pods/log"], verbs: ["get"]}
@@ -220,5 +230,8 @@ impl Target for BlueGreenService {
         let saved =
             names.fold(saved, |saved, name| saved.with_workload(DEPLOYMENT, name)).with_object(SERVICE, &self.name);
         Some(Arc::new(saved))
+    }
+    fn strategy(&self) -> Option<Arc<dyn Strategy>> {
+        Some(Arc::new(SwitchOrInPlace))
     }
 }

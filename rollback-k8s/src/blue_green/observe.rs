@@ -70,6 +70,8 @@ impl BlueGreenService {
         let mut ordered: Vec<&side::Side> = self.sides.iter().collect();
         ordered.sort_by_key(first);
         let histories = ordered.iter().map(|side| side.deployment.history(limit));
-        Ok(side::merged(futures::future::try_join_all(histories).await?, limit))
+        let merged = side::merged(futures::future::try_join_all(histories).await?, limit);
+        let told: Vec<_> = sides.iter().map(|side| side.written.told()).collect();
+        Ok(side::without_copies(&self.sides, merged, &told))
     }
 }

@@ -11,7 +11,8 @@ impl CanaryPair {
             return Err(self.refused(Kind::Unsupported, "make the change", "not a change of this target"));
         };
         let Some(shares) = self.shares(shape)? else {
-            side::apply(&self.sides, shape, &instructions.releases, &read.sides, &self.id, work).await?;
+            let traffic = if self.routes.is_empty() { side::Traffic::ByReplicas } else { side::Traffic::Elsewhere };
+            side::apply(&self.sides, shape, &instructions.releases, traffic, &read.sides, &self.id, work).await?;
             return Ok(Applied::submitted());
         };
         if read.routes.len() != self.routes.len() {

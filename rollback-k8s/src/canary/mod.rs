@@ -56,8 +56,15 @@ use std::sync::Arc;
 ///   looked at. The lists are compared by the API server in the write itself, the templates by a read right before it.
 /// - How many replicas an autoscaler makes is no progress of anything: releases are told from templates and pods alone.
 ///
+/// # Where no strategy is named
+/// At the glass too, it is [`Direct`](rollback_core::strategy::Direct): where a side has the wanted release, it is brought up
+/// to as many ready pods as both have, then all of the traffic goes to it at once; traffic that goes away from a bad canary
+/// needs no steps. Where none has it, a promoted release for one, the bad side is set back in place.
+///
 /// A release is a pod template by its content, labels included, so it belongs to the side that ran it: history is that of
-/// both sides together.
+/// both sides together. What is the same but for labels as what a side is told to run, the canary's copy of a release that was
+/// promoted, is shown as not available: to go there would be no way back. A canary that still runs such a copy keeps it:
+/// scale it to 0.
 ///
 /// # Permissions
 /// ```yaml
@@ -70,8 +77,14 @@ use std::sync::Arc;
 ///   - {apiGroups: ["gateway.networking.k8s.io"], resources: ["httproutes"], verbs: ["get", "patch"]}
 ///   - {apiGroups: [""], resources: ["services"], verbs: ["get"]}
 ///   - {apiGroups: ["discovery.k8s.io"], resources: ["endpointslices"], verbs: ["list"]}
-///   # For findings; without it, less is found out beforehand.
+///   # So that a side that Flagger or Argo Rollouts steers is refused:
+///   - {apiGroups: ["flagger.app"], resources: ["canaries"], verbs: ["list"]}
+///   - {apiGroups: ["argoproj.io"], resources: ["rollouts"], verbs: ["list"]}
+///   # For findings; without them, less is found out beforehand.
+///   - {apiGroups: [""], resources: ["configmaps", "secrets"], verbs: ["get"]}
+///   - {apiGroups: ["policy"], resources: ["poddisruptionbudgets"], verbs: ["list"]}
 ///   - {apiGroups: ["autoscaling"], resources: ["horizontalpodautoscalers"], verbs: ["list"]}
+///   - {apiGroups: [""], resources: ["nodes"], verbs: ["list"]}  # a ClusterRole
 ///   # For evidence before the first change; without them, it is left out, and said.
 ///   - {apiGroups: [""], resources: ["events"], verbs: ["list"]}
 ///   - {apiGroups: [""], resources: ["pods/log"], verbs: ["get"]}
@@ -153,7 +166,7 @@ impl Cluster {
         let sides = sides.map(side);
         let stable = sides[0].deployment.name();
         CanaryPair {
-            id: TargetId::new(format!("k8s:{}/{namespace}/canary/{stable}", self.name())),
+            id: TargetId::new(format!("k8s:{}/{namespace}/canary-pair/{stable}", self.name())),
             sides: sides.into(),
             cluster: self.clone(),
             namespace,
@@ -254,7 +267,9 @@ impl Target for CanaryPair {
         // Where dates do not tell, the canary's is the newer one: that is what a canary is for.
         let histories = self.sides.iter().rev().map(|side| side.deployment.history(limit));
         let histories = futures::future::try_join_all(histories).await.map_err(|e| e.with_target(&self.id))?;
-        Ok(side::merged(histories, limit))
+        let told = side::written(&self.sides).await.map_err(|e| e.with_target(&self.id))?;
+        let told: Vec<_> = told.values().map(side::Written::told).collect();
+        Ok(side::without_copies(&self.sides, side::merged(histories, limit), &told))
     }
     async fn prepare(&self, change: &Change, work: &Work) -> Result<Prepared> {
         self.make_ready(change, work).await.map_err(|e| e.with_target(&self.id))

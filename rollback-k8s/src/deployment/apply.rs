@@ -36,7 +36,10 @@ impl Deployment {
         }
         let to = &to;
         let mut operations = patch::undo(read, to, &self.options, work, &self.cause(to, work));
-        operations.extend(replicas.map(|to| patch::replicas(read, to)).into_iter().flatten());
+        if let Some(to) = replicas {
+            operations.extend(patch::replicas(read, to));
+            patch::remove(&mut operations, read, marks::REPLICAS);
+        }
         let write =
             |dry_run| -> BoxFuture<'_, Result<Live>> { Box::pin(self.guarded(operations.clone(), work, dry_run)) };
         let settle = |e| -> BoxFuture<'_, Result<Live>> { Box::pin(self.after_conflict(e, to, work)) };

@@ -3,7 +3,7 @@
 
 use super::{Deployment, Options, Read, Undo, live::Live, patch};
 use crate::{
-    connect::{PodDeletion, within},
+    connect::PodDeletion,
     error::Request,
     kinds::{DEPLOYMENT, NODE, POD},
     pods::PodState,
@@ -213,7 +213,7 @@ impl Deployment {
         let nodes: Api<Node> = Api::all(self.cluster.client().clone());
         let request =
             Request { operation: "look at a pod's node", verb: "get", kind: NODE, namespace: None, name: node };
-        match within(self.cluster.reply_within(), &request, nodes.get(node)).await {
+        match self.cluster.ask(self.cluster.reply_within(), &request, nodes.get(node)).await {
             Ok(node) => {
                 let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
                 !conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")

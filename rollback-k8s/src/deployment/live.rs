@@ -1,13 +1,14 @@
 //! A Deployment as it was read.
 
 use crate::{
+    connect::FIELD_MANAGER,
     marks::{self, Annotations},
     owner::owners,
     release::release_id,
     revisions::{Revision, parsed_selector_of, releases},
     watches::Kept,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kube::{api::DynamicObject, core::Selector};
 use rollback_core::{Error, Kind, Release, ReleaseId, Result};
 use serde_json::Value;
@@ -26,6 +27,8 @@ pub(crate) struct Live {
     pub(super) strategy: Value,
     pub(super) paused: bool,
     pub(super) replicas: u32,
+    /// How many a restart of ours took away, where nobody has scaled it since.
+    pub(super) restarts_to: Option<u32>,
     pub(super) history_limit: u64,
     /// The controller has taken up the last change of the spec.
     pub(super) taken_up: bool,
@@ -70,6 +73,17 @@ fn unreadable(why: impl Into<String>) -> Error {
     Error::new(Kind::Unexpected, "read the Deployment").with_message(why).without_effect()
 }
 
+/// The annotation stays when somebody scales by other means. So it counts only while it was we who set the replicas last.
+fn restarts_to(metadata: &ObjectMeta) -> Option<u32> {
+    let ours = |entry: &ManagedFieldsEntry| {
+        let fields = entry.fields_v1.as_ref();
+        entry.manager.as_deref() == Some(FIELD_MANAGER)
+            && fields.is_some_and(|fields| fields.0.pointer("/f:spec/f:replicas").is_some())
+    };
+    let before = metadata.annotations.as_ref()?.get(marks::REPLICAS)?.parse().ok();
+    before.filter(|_| metadata.managed_fields.iter().flatten().any(ours))
+}
+
 impl Live {
     pub(super) fn of(object: DynamicObject) -> Result<Self> {
         let DynamicObject { metadata, mut data, .. } = object;
@@ -77,6 +91,7 @@ impl Live {
         let small = |at: &str, or: u64| u32::try_from(count(at, or)).unwrap_or(u32::MAX);
         let conditions = data.pointer("/status/conditions").cloned().unwrap_or(Value::Array(vec![]));
         let generation = metadata.generation.unwrap_or_default();
+        let replicas = small("/spec/replicas", 1);
         let live = Self {
             uid: metadata.uid.clone().unwrap_or_default(),
             generation,
@@ -85,7 +100,8 @@ impl Live {
             template: Value::Null,
             strategy: data.pointer("/spec/strategy").cloned().unwrap_or_default(),
             paused: data.pointer("/spec/paused").and_then(Value::as_bool).unwrap_or(false),
-            replicas: small("/spec/replicas", 1),
+            replicas,
+            restarts_to: restarts_to(&metadata).filter(|_| replicas == 0),
             history_limit: count("/spec/revisionHistoryLimit", 10),
             taken_up: count("/status/observedGeneration", 0) >= u64::try_from(generation).unwrap_or(0),
             updated: small("/status/updatedReplicas", 0),

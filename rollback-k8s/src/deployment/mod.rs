@@ -310,7 +310,7 @@ impl Deployment {
         self
     }
     /// How many recorded releases are kept; older ones are deleted when another is recorded. Default: 20.
-    pub fn keeping_records(mut self, count: usize) -> Self {
+    pub fn with_kept_records(mut self, count: usize) -> Self {
         self.options.config.keep = Some(count);
         self
     }

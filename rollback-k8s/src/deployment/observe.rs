@@ -44,6 +44,7 @@ impl Deployment {
         let ours = marks::ours(&live.annotations, look.mark.as_ref(), &live.told, settled == Settled::Yes);
         let part = PartState::new(Some(live.told.clone()), pods::running(pods.iter().copied(), release_of))
             .with_capacity(live.replicas, ready)
+            .with_restarts_to(live.restarts_to)
             .with_addresses(addresses)
             .with_settled(settled);
         let identity = Identity::new(self.cluster.scope(), live.uid.clone());

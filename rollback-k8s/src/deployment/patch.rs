@@ -32,7 +32,7 @@ fn guarded(read: &Read) -> Vec<Value> {
 }
 
 /// Removes an annotation that was read.
-fn remove(operations: &mut Vec<Value>, read: &Read, annotation: &str) {
+pub(super) fn remove(operations: &mut Vec<Value>, read: &Read, annotation: &str) {
     if let Some(value) = read.annotations.get(annotation) {
         operations.push(json!({"op": "test", "path": marks::path(annotation), "value": value}));
         operations.push(json!({"op": "remove", "path": marks::path(annotation)}));
@@ -111,7 +111,15 @@ pub(super) fn scale(read: &Read, to: u32, work: &Work) -> Vec<Value> {
     let mut annotations = marks::of(work, &crate::release_id(&read.template));
     // It sets no release: the trace of the write that did stays.
     annotations.remove(marks::TRACE);
+    // Whoever comes next, if this run does not get to that, knows how many there are to be again.
+    let to_nothing = to == 0 && read.replicas > 0;
+    if to_nothing {
+        annotations.insert(marks::REPLICAS.into(), read.replicas.to_string());
+    }
     marks::annotate(&mut operations, !read.annotations.is_empty(), annotations);
+    if !to_nothing {
+        remove(&mut operations, read, marks::REPLICAS);
+    }
     operations
 }
 

@@ -4,7 +4,7 @@ use super::{
     FlaggerCanary, Read, Since, Undo,
     canary::{Canary, Phase},
 };
-use crate::{connect::within, error::Request, kinds::FLAGGER_CANARY, side::having_written};
+use crate::{error::Request, kinds::FLAGGER_CANARY, side::having_written};
 use kube::{
     Api,
     api::{DeleteParams, DynamicObject, Preconditions},
@@ -129,6 +129,6 @@ impl FlaggerCanary {
         let as_seen =
             Preconditions { uid: Some(canary.uid.clone()), resource_version: Some(canary.resource_version.clone()) };
         let params = DeleteParams { preconditions: Some(as_seen), ..DeleteParams::default() };
-        within(self.cluster.reply_within(), &request, api.delete(&self.name, &params)).await.map(drop)
+        self.cluster.ask(self.cluster.reply_within(), &request, api.delete(&self.name, &params)).await.map(drop)
     }
 }

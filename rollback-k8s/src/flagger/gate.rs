@@ -1,7 +1,7 @@
 //! What makes a Canary's rollback webhook answer 200.
 
 use super::canary::Canary;
-use crate::{Cluster, connect::within, error::Request, kinds::SERVICE_PROXY};
+use crate::{Cluster, error::Request, kinds::SERVICE_PROXY};
 use async_trait::async_trait;
 use kube::{api::PostParams, core::Request as Path};
 use rollback_core::{Error, Kind, Result};
@@ -116,7 +116,7 @@ impl LoadTesterGate {
             name: &self.service,
         };
         let answer = self.cluster.client().request_text(request);
-        within(self.cluster.reply_within(), &asked, answer).await.map(drop)
+        self.cluster.ask(self.cluster.reply_within(), &asked, answer).await.map(drop)
     }
 }
 

@@ -63,6 +63,11 @@ use std::sync::Arc;
 ///   - {apiGroups: [""], resources: ["services"], verbs: ["get"]}
 ///   # To open the gate of Flagger's load tester, in its namespace:
 ///   - {apiGroups: [""], resources: ["services/proxy"], verbs: ["create"]}
+///   # For findings; without them, less is found out beforehand.
+///   - {apiGroups: [""], resources: ["configmaps", "secrets"], verbs: ["get"]}
+///   - {apiGroups: ["policy"], resources: ["poddisruptionbudgets"], verbs: ["list"]}
+///   - {apiGroups: ["autoscaling"], resources: ["horizontalpodautoscalers"], verbs: ["list"]}
+///   - {apiGroups: [""], resources: ["nodes"], verbs: ["list"]}  # a ClusterRole
 ///   # For FlaggerCanary::delete:
 ///   - {apiGroups: ["flagger.app"], resources: ["canaries"], verbs: ["delete"]}
 /// ```

@@ -57,6 +57,10 @@ use std::{
 ///   - {apiGroups: ["apps"], resources: ["replicasets", "controllerrevisions"], verbs: ["list"]}
 ///   - {apiGroups: [""], resources: ["pods"], verbs: ["list"]}
 ///   - {apiGroups: [""], resources: ["configmaps"], verbs: ["get"]}
+///   # For findings; without them, less is found out beforehand.
+///   - {apiGroups: [""], resources: ["secrets"], verbs: ["get"]}
+///   - {apiGroups: ["policy"], resources: ["poddisruptionbudgets"], verbs: ["list"]}
+///   - {apiGroups: [""], resources: ["nodes"], verbs: ["list"]}  # a ClusterRole
 /// ```
 /// For helm itself, by its own kubeconfig: `get`, `list`, `create`, `update` and `delete` on Secrets, and on every kind of the
 /// chart.

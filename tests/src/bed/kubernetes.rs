@@ -359,13 +359,13 @@ impl Namespace {
         apply(|resource| Api::namespaced_with(self.bed.client(), &self.name, resource), value).await
     }
 
-    /// The configuration of a service account with these rights here (group, resource, verbs), and the one that identifies
-    /// the cluster. Its requests are counted under its name. The API server learns of new rules a moment later.
+    /// The configuration of a service account with these rights here (group, resource, verbs; on nodes in the whole cluster),
+    /// and the one that identifies the cluster. Its requests are counted under its name. The API server learns of new rules a moment later.
     pub async fn account(&self, name: &str, rules: &[(&str, &str, &[&str])]) -> Config {
-        let rules: Vec<Value> = rules
+        let (of_cluster, rules): (Vec<_>, Vec<_>) = rules
             .iter()
             .map(|(group, resource, verbs)| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs}))
-            .collect();
+            .partition(|rule| rule["resources"] == json!(["nodes"]));
         let (version, group) = ("rbac.authorization.k8s.io/v1", "rbac.authorization.k8s.io");
         let subjects = json!([{"kind": "ServiceAccount", "name": name, "namespace": self.name}]);
         self.apply(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}})).await;
@@ -381,8 +381,9 @@ impl Namespace {
         let owned = json!([{"apiVersion": "v1", "kind": "Namespace", "name": self.name, "uid": uid}]);
         let identify = format!("identify-{}-{name}", self.name);
         let metadata = json!({"name": identify, "ownerReferences": owned});
-        let rules = json!([{"apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"],
-            "verbs": ["get"]}]);
+        let mut rules = of_cluster;
+        rules.push(json!({"apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"],
+            "verbs": ["get"]}));
         let role = json!({"apiVersion": version, "kind": "ClusterRole", "metadata": metadata, "rules": rules});
         self.bed.apply(role).await;
         let role = json!({"apiGroup": group, "kind": "ClusterRole", "name": identify});

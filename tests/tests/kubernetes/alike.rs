@@ -5,7 +5,7 @@ use crate::{
     evidence::{Bundle, ample},
     workloads::until,
 };
-use rollback_core::{Context, Look, ReleaseId, Target, Verdict, Verifier, seconds};
+use rollback_core::{Context, Look, ReleaseId, Report, Target, Verdict, Verifier, seconds};
 use rollback_k8s::{Cluster, ClusterOptions, PodChecks};
 use rollback_tests::bed::kubernetes::Namespace;
 
@@ -22,6 +22,29 @@ pub(crate) const EVIDENCE: [Rule<'static>; 7] = [
     ("gateway.networking.k8s.io", "httproutes", &["list"]),
     ("networking.istio.io", "virtualservices", &["list"]),
 ];
+
+/// What findings need besides the rights of a target, where it sets a Deployment's release.
+pub(crate) const FINDINGS: [Rule<'static>; 5] = [
+    ("", "configmaps", &["get"]),
+    ("", "secrets", &["get"]),
+    ("policy", "poddisruptionbudgets", &["list"]),
+    ("autoscaling", "horizontalpodautoscalers", &["list"]),
+    ("", "nodes", &["list"]),
+];
+/// That somebody steers it is found out by these.
+pub(crate) const STEERED: [Rule<'static>; 2] =
+    [("flagger.app", "canaries", &["list"]), ("argoproj.io", "rollouts", &["list"])];
+
+/// Nothing was left open beforehand.
+pub(crate) fn all_was_known(report: &Report) {
+    let open: Vec<&str> = report
+        .findings()
+        .iter()
+        .map(|finding| finding.text.as_str())
+        .filter(|text| text.contains("not known"))
+        .collect();
+    assert!(open.is_empty(), "{open:#?}");
+}
 
 /// A target as a service account of this namespace sees it that has these rights there, once the API server knows of them.
 pub(crate) async fn with_rights<T: Target>(

@@ -3,6 +3,7 @@
 use crate::{
     alike::{Alike, EVIDENCE, Rule, with_rights},
     deployment_space::{PATIENCE, Space, settled, until},
+    glass::{Glass, broken},
 };
 use async_trait::async_trait;
 use kube::{
@@ -387,4 +388,19 @@ async fn the_laws_hold_on_a_rollout() {
     let left_out: Vec<_> = ruled.iter().filter(|(_, ruling)| matches!(ruling, Ok(Ruling::DoesNotApply(_)))).collect();
     // Only what Kubernetes has no epochs for.
     assert_eq!(left_out.iter().map(|(law, _)| *law).collect::<Vec<_>>(), ["lower_epoch_is_refused"]);
+}
+
+/// Half way, and after a promotion.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Kubernetes bed"]
+async fn breaking_the_glass_takes_seconds_and_does_not_walk_on() {
+    let (space, target) = half_way("argo-glass", steps()).await;
+    broken(&target, Glass::Bare).await;
+    is_back(&now(&space).await);
+    deploy(&space, "v3").await;
+    is(&space, "it pauses half way", pauses).await;
+    promote(&space).await;
+    settled(&target).await;
+    broken(&target, Glass::Journalled).await;
+    is_back(&now(&space).await);
 }

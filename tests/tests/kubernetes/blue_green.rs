@@ -1,8 +1,10 @@
 //! Blue/green on a real Service: laws, real traffic, and other hands.
 
+use crate::alike::{FINDINGS, Rule, STEERED, all_was_known};
+use crate::glass::{Glass, broken};
 use crate::pairs::{
-    SOON, Watched, cluster, cluster_with, deploy, id, image, keeps_the_laws, replicas, rollback, settled, side, until,
-    when, work,
+    SOON, Watched, cluster, cluster_with, deploy, id, image, keeps_the_laws, replicas, rollback, scale, settled, side,
+    until, when, work,
 };
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Service;
@@ -248,14 +250,22 @@ async fn the_idle_side_is_made_ready_with_a_release_it_ran_before() {
 #[ignore = "needs the Kubernetes bed"]
 async fn the_documented_rights_are_enough() {
     let (namespace, _) = found("bg-rights", ("v1", 0), ("v2", 1)).await;
-    let rules: [(&str, &str, &[&str]); 2] =
-        [("", "services", &["get", "patch"]), ("discovery.k8s.io", "endpointslices", &["list"])];
+    let rules: [Rule<'_>; 2] = [("", "services", &["get", "patch"]), ("discovery.k8s.io", "endpointslices", &["list"])];
+    let rules = [&rules[..], &FINDINGS, &STEERED].concat();
     let target = of(&cluster_with(&namespace, &rules).await, &namespace, APP);
     until(&target, "the rules hold", |_| true).await;
     let strategy = BlueGreen::default().with_hold(Duration::ZERO).with_drain(Duration::ZERO).with_empty_bad(true);
-    let report = rollback(target).using(strategy).run().await.unwrap();
+    let report = rollback(target.clone()).using(strategy).run().await.unwrap();
     assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    all_was_known(&report);
     assert_eq!((selected(&namespace).await.as_str(), replicas(&namespace, "checkout-green").await), ("blue", 0));
+    // In place, with all that is asked of a release.
+    deploy(&namespace, "checkout-blue", "v3").await;
+    until(&target, "blue is told", |seen| seen.parts["blue"].wanted == Some(id(APP, "blue", "v3"))).await;
+    let back = Choose::Exactly(id(APP, "blue", "v1"));
+    let report = rollback(target).blaming(id(APP, "blue", "v3")).to(back).run().await.unwrap();
+    assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    all_was_known(&report);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,4 +279,64 @@ async fn a_selector_that_tells_no_sides_apart_is_refused() {
     assert!(e.kind() == Kind::Invalid && e.to_string().contains("both blue and green"), "{e}");
     let report = rollback(target).run().await.unwrap();
     assert!(matches!(report.outcome(), Outcome::Refused { .. }), "{report}");
+}
+
+/// The side that has the good release is asleep: it is woken, and nobody had to name a strategy.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Kubernetes bed"]
+async fn breaking_the_glass_switches_to_the_side_that_is_good() {
+    let (namespace, target) = found("bg-glass", ("v1", 0), ("v2", 2)).await;
+    broken(&target, Glass::Bare).await;
+    let is = || async {
+        let replicas = (replicas(&namespace, "checkout-blue").await, replicas(&namespace, "checkout-green").await);
+        (selected(&namespace).await, replicas, image(&namespace, "checkout-green").await)
+    };
+    assert_eq!(is().await, ("blue".to_owned(), (2, 0), "v2".to_owned()), "connections that are kept alive end, too");
+    // The next one is brought out on green.
+    deploy(&namespace, "checkout-green", "v3").await;
+    scale(&namespace, "checkout-green", 2).await;
+    select(&namespace, "green").await;
+    until(&target, "green serves v3", |seen| {
+        seen.parts["green"].running == Running::Release(id(APP, "green", "v3"))
+            && seen.parts.values().all(|part| part.settled == Settled::Yes)
+    })
+    .await;
+    broken(&target, Glass::Journalled).await;
+    assert_eq!(is().await, ("blue".to_owned(), (2, 0), "v3".to_owned()));
+}
+
+/// Somebody deployed to the side that serves: the other one never had the release to go back to.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Kubernetes bed"]
+async fn breaking_the_glass_sets_the_serving_side_back_where_only_that_ran_it() {
+    let (namespace, target) = found("bg-glass-place", ("v1", 0), ("v2", 2)).await;
+    deploy(&namespace, "checkout-green", "crashing").await;
+    until(&target, "green is told", |seen| seen.parts["green"].wanted == Some(id(APP, "green", "crashing"))).await;
+    let report = broken(&target, Glass::Bare).await;
+    assert_eq!(report.plan().map(|plan| plan.rungs.len()), Some(2), "{report}");
+    assert_eq!(
+        (selected(&namespace).await.as_str(), image(&namespace, "checkout-green").await.as_str()),
+        ("green", "v2")
+    );
+    let blue = (image(&namespace, "checkout-blue").await, replicas(&namespace, "checkout-blue").await);
+    assert_eq!(blue, ("v1".to_owned(), 0), "it is not touched");
+}
+
+/// Both sides have the bad software: the other one is no way back, whatever its id.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Kubernetes bed"]
+async fn breaking_the_glass_does_not_go_to_a_copy_of_the_bad_release() {
+    let (namespace, target) = found("bg-glass-copy", ("v4", 1), ("v1", 1)).await;
+    for (name, part) in [("checkout-blue", "blue"), ("checkout-green", "green")] {
+        deploy(&namespace, name, "v2").await;
+        until(&target, "it is deployed", |seen| seen.parts[part].running == Running::Release(id(APP, part, "v2")))
+            .await;
+        // What is newer is told by seconds.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+    }
+    settled(&target).await;
+    broken(&target, Glass::Bare).await;
+    let serves = selected(&namespace).await;
+    let image = image(&namespace, &format!("checkout-{serves}")).await;
+    assert!(["v4", "v1"].contains(&image.as_str()), "{serves} serves {image}");
 }

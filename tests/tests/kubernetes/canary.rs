@@ -1,9 +1,11 @@
 //! A canary on real Deployments, by replicas and by the weights of real routing objects. No mesh is on the bed: what is
 //! claimed of weights is what the objects say.
 
+use crate::alike::{FINDINGS, Rule, STEERED, all_was_known};
+use crate::glass::{Glass, broken};
 use crate::pairs::{
-    SOON, Watched, cluster, cluster_with, deploy, id, keeps_the_laws, replicas, rollback, scale, settled, side, until,
-    work,
+    SOON, Watched, cluster, cluster_with, deploy, id, image, keeps_the_laws, replicas, rollback, scale, settled, side,
+    until, work,
 };
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -338,16 +340,18 @@ async fn routes_that_moved_are_not_overwritten() {
 #[ignore = "needs the Kubernetes bed"]
 async fn the_documented_rights_are_enough() {
     let (namespace, _) = found("canary-rights", By::Both, 1, 1, 50).await;
-    let rules: [(&str, &str, &[&str]); 2] = [
+    let rules: [Rule<'_>; 2] = [
         ("networking.istio.io", "virtualservices", &["get", "patch"]),
         ("gateway.networking.k8s.io", "httproutes", &["get", "patch"]),
     ];
+    let rules = [&rules[..], &FINDINGS, &STEERED].concat();
     let cluster = cluster_with(&namespace, &rules).await;
     let pair = cluster.canary_pair(namespace.name(), [("stable", STABLE), ("canary", CANARY)]);
     let target = target(pair, By::Both);
     until(&target, "the rules hold", |_| true).await;
     let report = rollback(target).blaming(ids().1).run().await.unwrap();
     assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    all_was_known(&report);
     for kind in ["VirtualService", "HTTPRoute"] {
         assert_eq!(weights(&route(&namespace, kind).await), (100, 0), "{kind}");
     }
@@ -407,4 +411,57 @@ async fn an_autoscaler_is_no_progress_and_no_deploy() {
         let found = findings.iter().find(|finding| finding.code == "autoscaler").unwrap();
         assert_eq!(found.severity, severity, "{}", found.text);
     }
+}
+
+/// By replicas and by weights; the stable side has a release behind it that nobody is to walk on to.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Kubernetes bed"]
+async fn breaking_the_glass_cuts_the_canary_off() {
+    for by in [By::Replicas, By::VirtualService] {
+        let (namespace, target) = found(&format!("glass-{by:?}").to_lowercase(), by, 2, 0, 100).await;
+        for image in ["v4", "v1"] {
+            deploy(&namespace, STABLE, image).await;
+            until(&target, "the stable side is told", |seen| {
+                seen.parts["stable"].wanted == Some(id(APP, "stable", image))
+            })
+            .await;
+            settled(&target).await;
+        }
+        for (bad, glass) in [("v2", Glass::Bare), ("v3", Glass::Journalled)] {
+            deploy(&namespace, CANARY, bad).await;
+            scale(&namespace, CANARY, 1).await;
+            if by == By::VirtualService {
+                namespace.apply(virtual_service(50)).await;
+            }
+            until(&target, "the canary serves", |seen| {
+                seen.parts["canary"].running == Running::Release(id(APP, "canary", bad))
+                    && seen.parts.values().all(|part| part.settled == Settled::Yes)
+            })
+            .await;
+            broken(&target, glass).await;
+            assert_eq!(image(&namespace, STABLE).await, "v1");
+            match by {
+                By::Replicas => assert_eq!(replicas(&namespace, CANARY).await, 0),
+                _ => assert_eq!(weights(&route(&namespace, "VirtualService").await), (100, 0)),
+            }
+        }
+    }
+}
+
+/// After a promotion the canary has a copy of what serves: that is no way back.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Kubernetes bed"]
+async fn breaking_the_glass_after_a_promotion_sets_the_stable_side_back() {
+    let (namespace, target) = found("glass-promoted", By::Replicas, 2, 1, 100).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await; // what is newer is told by seconds
+    deploy(&namespace, STABLE, "v2").await;
+    scale(&namespace, CANARY, 0).await;
+    until(&target, "v2 is promoted", |seen| {
+        seen.parts["stable"].running == Running::Release(id(APP, "stable", "v2"))
+            && seen.parts["canary"].running == Running::Nothing
+            && seen.parts.values().all(|part| part.settled == Settled::Yes)
+    })
+    .await;
+    broken(&target, Glass::Bare).await;
+    assert_eq!((image(&namespace, STABLE).await.as_str(), replicas(&namespace, CANARY).await), ("v1", 0));
 }

@@ -194,7 +194,7 @@ async fn a_secret_comes_back_only_by_name() {
 #[ignore = "needs the Kubernetes bed"]
 async fn recording_twice_writes_once_and_old_records_go() {
     let (place, _) = world("records", "Deployment").await;
-    let target = place.cluster.deployment(&place.namespace, NAME).keeping_records(2);
+    let target = place.cluster.deployment(&place.namespace, NAME).with_kept_records(2);
     record(&target, "1.0").await;
     let first = (archived(&place, "record").await, archived(&place, "copy").await);
     assert_eq!((first.0.len(), first.1.len()), (1, 2));

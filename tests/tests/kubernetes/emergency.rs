@@ -2,12 +2,13 @@
 
 use crate::{
     deployment_space::{Space, server, settled, until},
+    glass::{Glass, broken},
     pairs::{self, cluster_with, replicas, side},
     workloads::ended,
 };
 use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Pod};
 use kube::{Api, ResourceExt as _, api::ListParams};
-use rollback_core::{prelude::*, wrap::WithVerb, *};
+use rollback_core::{health::Probe, prelude::*, wrap::WithVerb, *};
 use rollback_k8s::{Deployment, EmergencyLadder, EmergencyRung, release_id};
 use serde_json::{Value, json};
 use std::{
@@ -244,6 +245,65 @@ async fn a_restart_that_is_cut_off_is_gone_on_with() {
     assert!(report.was_adopted());
     assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
     all_anew(&space, &before).await;
+}
+
+/// Whoever breaks the glass then knows neither that run nor its journal: what is left on the Deployment says how many there
+/// are to be, and that it was on its way already.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Kubernetes bed"]
+async fn a_restart_that_is_cut_off_is_ended_by_whoever_breaks_the_glass() {
+    for glass in [Glass::Bare, Glass::Journalled] {
+        let space = Space::new("rung-at-none").await;
+        let target = space.cluster.deployment(&space.namespace, NAME);
+        for image in ["v4", "v1", "v2"] {
+            space.apply(server(NAME, image, 2)).await;
+            settled(&target).await;
+        }
+        // Back to v1, and then all of it off.
+        let stopped = Arc::new(Notify::new());
+        let heard = stopped.clone();
+        let hears = Observe::with(move |event: &Event| {
+            if let EventKind::Journalled(line) = &event.kind
+                && matches!(line.entry, Entry::StepDone { at: At { rung: 1, step: 0 } })
+            {
+                heard.notify_one();
+            }
+        });
+        let never = Probe::new("never", |_: &Context| Health::unhealthy("it", "as the test wants it"));
+        let ladder = Ladder::new()
+            .rung(Direct::default().with_settle_within(Duration::from_secs(3)), Weight::NONE)
+            .rung(Restart::default(), Weight::NONE);
+        let rollback = Rollback::of(target.clone())
+            .to(Choose::previous())
+            .using(ladder)
+            .healthy_when(never)
+            .journal(MemoryJournal::new())
+            .policy(Policy::default().with_poll(Duration::from_millis(200)).with_floor(Weight::NONE))
+            .observer(hears);
+        tokio::select! {
+            biased;
+            () = stopped.notified() => {}
+            report = rollback.run() => panic!("{}", report.unwrap()),
+        }
+        let replicas = || async { space.deployment(NAME).await.spec.and_then(|spec| spec.replicas) };
+        assert_eq!(replicas().await, Some(0));
+        broken(&target, glass).await;
+        assert_eq!((space.image(NAME).await.as_str(), replicas().await), ("v1", Some(2)));
+        let annotations = space.deployment(NAME).await.metadata.annotations.unwrap();
+        assert!(!annotations.contains_key("rollback.dev/replicas-before"), "{annotations:?}");
+
+        // Somebody who scales it to 0 means that.
+        space.own.kubectl(&["annotate", "deployment", NAME, "rollback.dev/replicas-before=2"]).await;
+        space.own.kubectl(&["scale", "deployment", NAME, "--replicas=0"]).await;
+        until("it is at 0", || async {
+            let seen = target.observe(Look::full()).await.ok()?;
+            seen.parts.values().all(|part| part.running == Running::Nothing).then_some(())
+        })
+        .await;
+        let report = Rollback::break_glass_on(&target, "is it meant to be off?").await;
+        assert!(matches!(report.outcome(), Outcome::Refused { .. }), "{report}");
+        assert_eq!(replicas().await, Some(0));
+    }
 }
 
 /// Nothing on this cluster helps: the command that was declared is run, once, and a person is told what is left to do.

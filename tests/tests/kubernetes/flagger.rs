@@ -1,8 +1,9 @@
 //! The real Flagger: a Deployment that it steers goes back through it.
 
 use crate::{
-    alike::{Alike, EVIDENCE, Rule, with_rights},
+    alike::{Alike, EVIDENCE, FINDINGS, Rule, all_was_known, with_rights},
     deployment_space::{PATIENCE, Space, server, settled, until},
+    glass::{Glass, broken},
 };
 use async_trait::async_trait;
 use axum::{Router, extract::State, http::StatusCode, routing::post};
@@ -145,7 +146,7 @@ async fn a_run_is_ended_by_its_webhook_and_its_target_undone() {
         ("", "pods", &["list"]),
         ("", "services", &["get"]),
     ];
-    let rights = [&rights[..], &EVIDENCE].concat();
+    let rights = [&rights[..], &EVIDENCE, &FINDINGS].concat();
     let of = |cluster: &Cluster| cluster.flagger_canary(&space.namespace, NAME).with_gate(webhook.clone());
     let target = with_rights(&space.own, "least", &rights, of).await;
     let alike = Alike { target: &target, checks: target.checks(), bad: id("v2"), good: id("v1") };
@@ -162,6 +163,7 @@ async fn a_run_is_ended_by_its_webhook_and_its_target_undone() {
     let report = rollback(target.clone()).run().await.unwrap();
     println!("measured: flagger, a run ended and its target undone in {:?}", begun.elapsed());
     assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    all_was_known(&report);
     let answers = traffic.stop().await;
     // With this provider all of the traffic stays with the primary; nothing of this takes it away.
     assert_eq!((answers.failed(), answers.of("v2")), (0, 0), "{:?}", answers.summary());
@@ -330,4 +332,24 @@ async fn a_canary_is_deleted_only_where_its_target_serves_as_well() {
     let answers = traffic.stop().await;
     println!("measured: flagger, a Canary deleted: {} of {} requests failed", answers.failed(), answers.0.len());
     assert_eq!(replicas(&space, NAME).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Kubernetes bed"]
+async fn breaking_the_glass_takes_seconds_and_does_not_walk_on() {
+    let webhook = Webhook::start().await;
+    let (space, target) = in_flight("flagger-glass", rollback_webhook(webhook.port)).await;
+    let target = target.with_gate(webhook.clone());
+    broken(&target, Glass::Bare).await;
+    assert_eq!((image(&space, NAME).await.as_str(), image(&space, "web-primary").await.as_str()), ("v1", "v1"));
+    space.deploy(NAME, "v3").await;
+    reaches(&space, "Progressing").await;
+    until("the canary's pods are ready", || async {
+        let seen = target.observe(Look::full()).await.ok()?;
+        let part = seen.parts.values().next()?;
+        matches!(&part.running, Running::Mixed(all) if all.get(&id("v3")) == Some(&2)).then_some(())
+    })
+    .await;
+    broken(&target, Glass::Journalled).await;
+    assert_eq!((image(&space, NAME).await.as_str(), phase(&space).await.as_str()), ("v1", "Failed"));
 }

@@ -1,8 +1,9 @@
 //! The real Helm: its releases go back by it, and are believed as far as the API shows them.
 
 use crate::{
-    alike::{Alike, EVIDENCE, Rule, with_rights},
+    alike::{Alike, EVIDENCE, FINDINGS, Rule, all_was_known, with_rights},
     deployment_space::{PATIENCE, Space, settled, until},
+    glass::{Glass, broken},
 };
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -126,7 +127,7 @@ async fn a_release_goes_back_and_what_runs_says_so() {
         ("", "pods", &["list"]),
         ("", "configmaps", &["get"]),
     ];
-    let rights = [&rights[..], &EVIDENCE].concat();
+    let rights = [&rights[..], &EVIDENCE, &FINDINGS].concat();
     let of = |cluster: &Cluster| cluster.helm_release(&web.space.namespace, NAME);
     let target = with_rights(&web.space.own, "least", &rights, of).await;
     let bad = settled(&target).await.parts.values().next().unwrap().running.clone();
@@ -138,6 +139,7 @@ async fn a_release_goes_back_and_what_runs_says_so() {
     assert!(!bundle.all().contains("hunter2"));
     let report = rollback(target.clone()).run().await.unwrap();
     assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    all_was_known(&report);
     assert_eq!(web.space.image(NAME).await, "v1");
     alike.after().await;
     let greeting = web.space.api::<ConfigMap>().get("greeting").await.unwrap();
@@ -299,4 +301,18 @@ async fn the_laws_hold_on_a_release() {
     assert!(broken.is_empty(), "{broken:#?}");
     let kept = ruled.iter().filter(|(_, ruling)| matches!(ruling, Ok(Ruling::Kept))).count();
     assert!(kept > 5, "{ruled:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Kubernetes bed"]
+async fn breaking_the_glass_takes_seconds_and_does_not_walk_on() {
+    let web = Charted::new("helm-glass").await;
+    web.helm(&["install", NAME, web.chart(), "--set", "tag=v4", "--wait", "--timeout", "60s"]).unwrap();
+    web.helm(&["upgrade", NAME, web.chart(), "--set", "tag=v1", "--wait", "--timeout", "60s"]).unwrap();
+    for (bad, glass) in [("crashing", Glass::Bare), ("no-such-tag", Glass::Journalled)] {
+        web.upgrade(bad);
+        until("its pod is there", || async { (web.space.image(NAME).await == bad).then_some(()) }).await;
+        broken(&web.target(), glass).await;
+        assert_eq!(web.space.image(NAME).await, "v1");
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     alike::Alike,
+    glass::{Glass, broken},
     workloads::{Place, id, rollback, said, settled, to, until, work, workload},
 };
 use kube::ResourceExt as _;
@@ -221,4 +222,17 @@ async fn somebody_deploys_meanwhile() {
     assert_eq!((e.kind(), e.effect()), (Kind::Conflict, Effect::None), "{e}");
     until("the deploy goes on", || async { place.pods().await.iter().all(|(.., tag)| tag == "v3").then_some(()) })
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Kubernetes bed"]
+async fn breaking_the_glass_takes_seconds_and_does_not_walk_on() {
+    let (place, target) = deployed("glass", "v4", |_| {}).await;
+    settled(&target).await;
+    for (bad, glass) in [("crashing", Glass::Bare), ("no-such-tag", Glass::Journalled)] {
+        place.deploy(SET, NAME, bad).await;
+        place.failing_pod(bad).await;
+        broken(&target, glass).await;
+        assert!(place.pods().await.iter().all(|(.., tag)| tag == "v4"));
+    }
 }

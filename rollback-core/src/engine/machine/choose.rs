@@ -19,6 +19,15 @@ fn serves_nowhere(release: &ReleaseId, seen: &Observation) -> bool {
         && seen.in_flight.as_ref().is_none_or(|flight| flight.to.as_ref() != Some(release))
 }
 
+/// The rollback that took all instances away to start them anew, and has not done so yet.
+fn restart_of(seen: &Observation) -> Option<Trace> {
+    let down = |trace: &Trace| {
+        let mut parts = seen.parts.values();
+        parts.any(|part| part.restarts_to.is_some() && part.wanted.as_ref() == Some(&trace.reached))
+    };
+    seen.trace.clone().filter(down)
+}
+
 impl State {
     pub(super) fn observed(&mut self, seen: Arc<Observation>) {
         if let Some(was) = &self.fold.identity
@@ -111,7 +120,9 @@ impl State {
             }
         }
         let named = intent.suspect.as_ref();
-        let goal = past.taken_over.clone().filter(|_| named.is_none());
+        // Where no journal tells, what the target remembers does.
+        let half_way = restart_of(seen).filter(|_| policy.take_over);
+        let goal = past.taken_over.clone().or(half_way).filter(|_| named.is_none());
         self.scratch.goes_on = goal.is_some();
         // Whoever breaks the glass while a rollback is going on, and blames nothing else, wants what that one wanted.
         let goes_on = |trace: Trace| {

@@ -43,7 +43,7 @@
 //! The values may be secrets. They are kept where those of what runs are, by the engine: in the environment of the container
 //! that holds the image, which `docker inspect` shows and no list. In an archive they are in a file that only its owner may
 //! read. They go when the record goes, which is after as many more records as are
-//! [kept](ComposeService::with_kept_releases): a password that must not lie there for longer is better given as a file.
+//! [kept](ComposeService::with_kept_records): a password that must not lie there for longer is better given as a file.
 //!
 //! After each deploy:
 //! ```no_run

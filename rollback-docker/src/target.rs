@@ -32,7 +32,7 @@ macro_rules! of_replicas {
             }
             /// How many recorded releases are kept: their images pinned, and what their containers were given. Default: 10; at
             /// least 1.
-            pub fn with_kept_releases(mut self, count: usize) -> Self {
+            pub fn with_kept_records(mut self, count: usize) -> Self {
                 self.0.options.keep = count.max(1);
                 self
             }
@@ -45,7 +45,7 @@ macro_rules! of_replicas {
             /// ```no_run
             /// # use rollback_docker::{ComposeService, Engine};
             /// # fn kept(engine: Engine) {
-            /// let web = ComposeService::new(engine, "shop", "web").with_archive("/var/lib/rollback").with_kept_releases(5);
+            /// let web = ComposeService::new(engine, "shop", "web").with_archive("/var/lib/rollback").with_kept_records(5);
             /// # }
             /// ```
             pub fn with_archive(mut self, dir: impl Into<std::path::PathBuf>) -> Self {

@@ -322,7 +322,7 @@ impl EvidenceSource for ComposeProject {
 impl Record for ComposeProject {
     /// Keeps the files as they are, with what their containers are labelled with and which images they run; the images are
     /// pinned by tags of their own, so that a prune spares them. The oldest beyond
-    /// [`ProjectOptions::with_kept_releases`] go.
+    /// [`ProjectOptions::with_kept_records`] go.
     async fn record(&self, label: &str) -> Result<Release> {
         let record = async {
             let here = &self.inner;

@@ -104,7 +104,7 @@ impl ProjectOptions {
         self
     }
     /// How many releases are kept in `.rollback`, recorded or replaced; what runs stays in any case. Default: 20; at least 1.
-    pub fn with_kept_releases(mut self, count: usize) -> Self {
+    pub fn with_kept_records(mut self, count: usize) -> Self {
         self.keep = count.max(1);
         self
     }

@@ -84,7 +84,7 @@ impl SwarmService {
     /// ```no_run
     /// # use rollback_docker::{Engine, SwarmService};
     /// # fn service(engine: Engine) {
-    /// let web = SwarmService::new(engine, "shop_web").with_kept_releases(5);
+    /// let web = SwarmService::new(engine, "shop_web").with_kept_records(5);
     /// # }
     /// ```
     pub fn new(engine: Engine, name: impl Into<String>) -> Self {
@@ -105,7 +105,7 @@ impl SwarmService {
         self
     }
     /// How many recorded releases are kept. Default: 10; at least 1.
-    pub fn with_kept_releases(mut self, count: usize) -> Self {
+    pub fn with_kept_records(mut self, count: usize) -> Self {
         Arc::make_mut(&mut self.inner).keep = count.max(1);
         self
     }
@@ -166,7 +166,7 @@ impl EvidenceSource for SwarmService {
 #[async_trait]
 impl Record for SwarmService {
     /// Keeps the task template that the service has, in a config of the swarm. The oldest beyond
-    /// [`with_kept_releases`](SwarmService::with_kept_releases) go. Images are on the nodes: a registry keeps them, or nobody
+    /// [`with_kept_records`](SwarmService::with_kept_records) go. Images are on the nodes: a registry keeps them, or nobody
     /// does.
     async fn record(&self, label: &str) -> Result<Release> {
         let record = async {

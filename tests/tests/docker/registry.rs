@@ -120,7 +120,7 @@ async fn a_gone_image_comes_back_from_a_private_registry_and_its_secrets_stay_se
 async fn an_image_that_was_built_here_comes_back_from_the_archive_and_few_are_kept() {
     let shop = Shop::new("archive", "", "");
     let archive = shop.project.dir.join("images");
-    let target = shop.target().await.with_archive(&archive).with_kept_releases(2);
+    let target = shop.target().await.with_archive(&archive).with_kept_records(2);
     for tag in ["v1", "v2"] {
         shop.deploy(tag);
         target.recorder().unwrap().record(tag).await.unwrap();

@@ -37,7 +37,7 @@ impl Recorded {
         self.shop.deploy(tag);
     }
     async fn target(&self) -> ComposeService {
-        self.shop.target().await.with_archive(&self.archive).with_kept_releases(1)
+        self.shop.target().await.with_archive(&self.archive).with_kept_records(1)
     }
     async fn record(&self, label: &str) {
         let journal = SqliteJournal::open(self.shop.journal()).unwrap();

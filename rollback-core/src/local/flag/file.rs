@@ -79,7 +79,7 @@ impl FileFlagStore {
         Ok(store)
     }
     /// How many states of each flag are kept. Two at least.
-    pub fn with_kept_records(mut self, keep: usize) -> Self {
+    pub fn with_kept_states(mut self, keep: usize) -> Self {
         self.keep = keep.max(2);
         self
     }
@@ -308,7 +308,7 @@ mod tests {
     #[tokio::test]
     async fn history_is_bounded() {
         let (_dir, store) = store();
-        let store = store.with_kept_records(3);
+        let store = store.with_kept_states(3);
         for i in 0..9 {
             store.set("a", FlagRule::on().with_share(Weight::percent(i + 1)), "me", "").await.unwrap();
         }

@@ -2,7 +2,7 @@
 //! with `--break-glass`. Run it in your deploy job with `--record 2.4.0`, and there is something to go back to.
 
 use clap::Parser;
-use rollback_core::prelude::*;
+use rollback_core::{prelude::*, record::record};
 use rollback_k8s::{Cluster, ClusterJournal, ClusterOptions};
 use std::process::ExitCode;
 

@@ -532,6 +532,9 @@ fn proxy(named: Option<String>, server: &Uri, variable: impl Fn(&str) -> Option<
     let url = named.or_else(|| {
         let all = either(["HTTPS_PROXY", "https_proxy"])?;
         let no = either(["NO_PROXY", "no_proxy"]).unwrap_or_default();
+        if no.trim() == "*" {
+            return None;
+        }
         let through = Matcher::builder().all(all.clone()).no(no).build().intercept(server);
         through.map(|_| all)
     });

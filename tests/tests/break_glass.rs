@@ -5,7 +5,8 @@
 use async_trait::async_trait;
 use rollback_core::{
     Applied, Approved, Artifact, Bounds, Capabilities, Change, Event, EvidenceSource, Freeze, Hold, LedgerEntry, Line,
-    Look, Observation, Payload, Prepared, Record, Release, RunQuery, Standing, Token, Verifiers, Work,
+    Look, Nudges, Observation, Payload, Prepared, Record, Release, RunQuery, Standing, Strategy, Token, Verifiers,
+    Work,
     engine::Spool,
     freeze::{FreezeEnd, FreezeFile, unfreeze},
     health::{Http, Probe, Tcp},
@@ -369,6 +370,12 @@ impl Target for Silent {
     }
     fn evidence(&self) -> Option<Arc<dyn EvidenceSource>> {
         Some(Arc::new(NoEnd))
+    }
+    fn strategy(&self) -> Option<Arc<dyn Strategy>> {
+        self.0.strategy()
+    }
+    fn nudges(&self) -> Option<Nudges> {
+        self.0.nudges()
     }
 }
 #[derive(Debug)]

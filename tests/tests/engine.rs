@@ -711,9 +711,11 @@ async fn who_is_nudged_need_not_wait_for_the_next_poll() {
         let nudger = target.nudger.clone();
         let nudging = tokio::spawn(async move {
             // Also while nobody waits, and too early.
-            while nudged {
-                nudger.nudge();
-                tokio::time::sleep(Duration::from_millis(300)).await;
+            if nudged {
+                loop {
+                    nudger.nudge();
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                }
             }
         });
         let report = flow(target, MemoryJournal::new()).run().await.unwrap();

@@ -13,8 +13,8 @@ use crate::{
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
 use rollback_core::{
-    Applied, Approved, Capabilities, Change, Error, EvidenceSource, Kind, Look, Observation, Prepared, Record, Release,
-    Result, Rollback, RunId, Target, TargetId, Token, Work, group::Group,
+    Applied, Approved, Capabilities, Change, Error, EvidenceSource, Kind, Look, Nudges, Observation, Prepared, Record,
+    Release, Result, Rollback, RunId, Strategy, Target, TargetId, Token, Work, group::Group,
 };
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
@@ -101,6 +101,12 @@ impl Target for Workload {
     }
     fn evidence(&self) -> Option<Arc<dyn EvidenceSource>> {
         self.target().evidence()
+    }
+    fn strategy(&self) -> Option<Arc<dyn Strategy>> {
+        self.target().strategy()
+    }
+    fn nudges(&self) -> Option<Nudges> {
+        self.target().nudges()
     }
 }
 

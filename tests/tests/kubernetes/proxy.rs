@@ -3,6 +3,7 @@
 use rollback_core::*;
 use rollback_k8s::{Cluster, ClusterOptions};
 use rollback_tests::bed::kubernetes::Bed;
+use serde_json::Value;
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -53,11 +54,11 @@ async fn the_proxy_of_the_kubeconfig_is_used() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config");
     let connect = async |proxy: &str| {
+        // JSON is YAML.
         let plain = std::fs::read_to_string(bed.folder().join("pki/admin.conf")).unwrap();
-        let server = plain.lines().find(|line| line.trim_start().starts_with("server:")).unwrap();
-        let indent = &server[..server.len() - server.trim_start().len()];
-        let proxied = plain.replacen(server, &format!("{server}\n{indent}proxy-url: {proxy}"), 1);
-        std::fs::write(&path, proxied).unwrap();
+        let mut config: Value = serde_json::from_str(&plain).unwrap();
+        config["clusters"][0]["cluster"]["proxy-url"] = proxy.into();
+        std::fs::write(&path, config.to_string()).unwrap();
         Cluster::connect(ClusterOptions::from_kubeconfig(&path, None)).await
     };
     let cluster = connect(&url).await.unwrap();

@@ -37,7 +37,7 @@
 //!
 //! Several Deployments, StatefulSets and DaemonSets of a namespace, by labels or by name, are [`Workloads`]: they say which of
 //! them are broken, and become one group. [`EmergencyLadder`] is the way when the rollback itself does not help. With the
-//! feature `prometheus`, [`PodMetrics`] has the queries of the runbooks' rules.
+//! feature `prometheus`, `PodMetrics` has the queries of the runbooks' rules.
 //!
 //! The journal and the lock may lie in the cluster too: [`ClusterJournal`].
 //!

@@ -28,7 +28,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// A check of each part's addresses, with each pod reached as `kubectl port-forward` reaches it: from where the pods' own
 /// addresses cannot be reached. What the check expects, and how it judges, is its own:
-/// [`Http::at_each_part`](rollback_core::health::Http::at_each_part) and its like.
+/// `Http::at_each_part` and its like.
 ///
 /// For each pod that is not being deleted a port of 127.0.0.1 is opened while the check runs. Unknown where a pod names no
 /// port, where port-forwarding is not allowed, or where the way through API server and node broke; a port that nothing

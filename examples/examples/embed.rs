@@ -4,7 +4,9 @@ use rollback_core::prelude::*;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let checkout = ReleaseDir::open("/srv/checkout")?.restart_with(["systemctl", "restart", "checkout"]);
+    let checkout = ReleaseDir::open("/srv/checkout")?
+        .restart_with(["systemctl", "restart", "checkout"])
+        .running_from(RunningSource::http("http://127.0.0.1:8080/version", "/version")?); // asked of the process, not of the link
     let journal = SqliteJournal::open("/var/lib/rollback.db")?;
     let report = Rollback::of(checkout)
         .because("checkout answers 500 since 2.4.0")

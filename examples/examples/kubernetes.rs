@@ -1,5 +1,6 @@
-//! A rollback command for one Deployment. In everyday use `kubernetes "checkout answers 500 since 2.4.0"`; at 3 a.m. the same
-//! with `--break-glass`. Run it in your deploy job with `--record 2.4.0`, and there is something to go back to.
+//! A rollback command for one Deployment. In everyday use `kubernetes --context prod "checkout answers 500 since 2.4.0"`; at
+//! 3 a.m. the same with `--break-glass`. Run it in your deploy job with `--context prod --record 2.4.0`, and there is
+//! something to go back to. The namespace `rollback`, for the journal, must be there.
 
 use clap::Parser;
 use rollback_core::{prelude::*, record::record};
@@ -19,6 +20,9 @@ struct Cli {
     namespace: String,
     #[arg(long, default_value = "checkout")]
     deployment: String,
+    /// The namespace of the journal: one of its own.
+    #[arg(long, default_value = "rollback")]
+    journal: String,
     /// Now, to the last release verified healthy, else the previous one, whatever is broken besides.
     #[arg(long)]
     break_glass: bool,
@@ -36,7 +40,7 @@ async fn main() -> Result<ExitCode> {
     let cluster = Cluster::connect(ClusterOptions::from_context(&cli.context)).await?;
     let checkout = cluster.deployment(&cli.namespace, &cli.deployment);
     // Lock and ledger lie in the cluster: whoever else rolls back shares them.
-    let journal = ClusterJournal::open(&cluster, &cli.namespace);
+    let journal = ClusterJournal::open(&cluster, &cli.journal);
     let rollback = Rollback::of(checkout.clone())
         .journal(journal.clone())
         .healthy_when(checkout.checks().through_api(Http::at_each_part("/health")?))

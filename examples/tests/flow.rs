@@ -65,7 +65,6 @@ async fn a_target_that_cannot_be_read_is_not_touched() {
     target.expect_id().return_const(TargetId::from("mock:checkout"));
     target.expect_capabilities().returning(|| Capabilities::new(Fencing::Token));
     target.expect_observe().returning(|_| Err(Error::new(Kind::Denied, "read the service").with_message("403")));
-    target.expect_evidence().returning(|| None);
     target.expect_apply().never();
     let mut health = MockHealthCheck::new();
     health.expect_name().return_const("unused");

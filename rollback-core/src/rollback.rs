@@ -150,13 +150,18 @@ impl Rollback {
         self.setup_mut().observers.push(Arc::new(observer));
         self
     }
-    /// What it may do, and how long.
-    pub fn policy(mut self, policy: Policy) -> Self {
+    /// What it may do, and how long, in place of all that was said of it before; but what a machine orders
+    /// ([`by_machine`](Rollback::by_machine)) stays so.
+    pub fn policy(mut self, mut policy: Policy) -> Self {
+        if self.order.policy.ordered_by == OrderedBy::Machine {
+            policy.ordered_by = OrderedBy::Machine;
+        }
         self.order_mut().policy = Arc::new(policy);
         self
     }
     /// The id of the run: of an outer system (a workflow, a group), so that the run can be found and its keys repeat. Without
-    /// one, a new id is made for each run.
+    /// one, a new id is made for each run. **One id is one run**: where the journal has a run of this id that has ended,
+    /// nothing is done, and its report is given once more. The next incident needs another one.
     pub fn run_id(mut self, run: impl Into<RunId>) -> Self {
         self.order_mut().run = Some(run.into());
         self
@@ -273,7 +278,8 @@ impl Rollback {
     /// A trial elsewhere ([`tried_first_by`](Rollback::tried_first_by)) is left out, and said to be. Never an error. What is irreversible still needs [`Policy::with_irreversible`].
     ///
     /// Keeps what was set here, but for what [`Policy::break_glass`] takes back: supports are optional, nobody is asked for
-    /// an approval (what would have taken one is in the report as lost), there is neither a budget nor a floor of capacity,
+    /// an approval (what would have taken one is in the report as lost; a release known bad takes one all the same), there is
+    /// neither a budget nor a floor of capacity,
     /// and no reply is waited for longer than 5 s.
     ///
     /// Without a journal the record goes to the [`spool`](Rollback::spool): by default a folder of the user's state. A test

@@ -28,7 +28,6 @@ use std::{fmt::Debug, sync::Arc, time::Duration};
 /// `Arc` and `Box` forward; [`Retry`](crate::wrap::Retry), [`Timeout`](crate::wrap::Timeout), [`Limit`](crate::wrap::Limit),
 /// [`DryRun`](crate::wrap::DryRun) and [`Checked`](crate::wrap::Checked) wrap. A wrapper of your own should forward every method under
 /// `#[deny(clippy::missing_trait_methods)]`, or it loses `recorder`, `evidence` and the rest.
-#[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Target: Debug + Send + Sync + 'static {
     /// Which target: a URI, the same in every process.
@@ -49,7 +48,8 @@ pub trait Target: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Kind::Unsupported`](crate::Kind::Unsupported) for what the target cannot do,
-    /// [`Kind::NotFound`](crate::Kind::NotFound) for a release that is gone.
+    /// [`Kind::NotFound`](crate::Kind::NotFound) for a release that is gone,
+    /// [`Kind::Conflict`](crate::Kind::Conflict) if the target changed while it was looked at: a run asks again.
     async fn prepare(&self, change: &Change, work: &Work) -> Result<Prepared>;
     /// Makes the change.
     ///
@@ -74,6 +74,29 @@ pub trait Target: Debug + Send + Sync + 'static {
     /// asked for once, before its first look. No I/O. `None`: nobody says so, and there are only polls.
     fn nudges(&self) -> Option<Nudges> {
         None
+    }
+}
+
+#[cfg(feature = "mock")]
+mockall::mock! {
+    /// A [`Target`] whose calls are scripted: `expect_id`, `expect_capabilities`, `expect_observe`, `expect_history`,
+    /// `expect_prepare`, `expect_apply`. What a target may bring besides it does not bring.
+    pub Target {}
+    #[async_trait]
+    impl Target for Target {
+        fn id(&self) -> &TargetId;
+        fn capabilities(&self) -> Capabilities;
+        async fn observe(&self, look: Look) -> Result<Observation>;
+        async fn history(&self, limit: usize) -> Result<Vec<Release>>;
+        async fn prepare(&self, change: &Change, work: &Work) -> Result<Prepared>;
+        async fn apply(&self, approved: &Approved, token: Token, work: &Work) -> Result<Applied>;
+    }
+}
+
+#[cfg(feature = "mock")]
+impl Debug for MockTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MockTarget").finish_non_exhaustive()
     }
 }
 

@@ -10,7 +10,10 @@ use rollback_core::{
     testing::{Bad, BeforeStep, FakeParts, FakePlatform, Good},
 };
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -669,10 +672,12 @@ struct Bringing {
     inner: FakePlatform,
     strategy: Option<Arc<dyn Strategy>>,
     nudger: Nudger,
+    /// So often it is found changed while a change is made ready.
+    unsteady: AtomicU32,
 }
 impl Bringing {
     fn of(inner: &FakePlatform) -> Self {
-        Self { inner: inner.clone(), strategy: None, nudger: Nudger::new() }
+        Self { inner: inner.clone(), strategy: None, nudger: Nudger::new(), unsteady: AtomicU32::new(0) }
     }
 }
 #[async_trait]
@@ -690,6 +695,11 @@ impl Target for Bringing {
         self.inner.history(limit).await
     }
     async fn prepare(&self, change: &Change, work: &Work) -> Result<Prepared> {
+        let left = |n: u32| n.checked_sub(1);
+        if self.unsteady.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_ok() {
+            let e = Error::new(Kind::Conflict, "try the change").with_message("it is not as it was when it was read");
+            return Err(e.without_effect());
+        }
         self.inner.prepare(change, work).await
     }
     async fn apply(&self, approved: &Approved, token: Token, work: &Work) -> Result<Applied> {
@@ -726,6 +736,42 @@ async fn who_is_nudged_need_not_wait_for_the_next_poll() {
     };
     assert!(took(false).await >= seconds(2), "the next poll is the next look");
     assert!(took(true).await < seconds(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changes_while_it_is_made_ready_is_made_ready_again() {
+    for (times, ends) in [(2, Outcome::Recovered.name()), (1000, "refused")] {
+        let shop = shop();
+        let target = Bringing { unsteady: AtomicU32::new(times), ..Bringing::of(&shop) };
+        let report = flow(target, MemoryJournal::new()).run().await.unwrap();
+        assert_eq!(report.outcome().name(), ends, "{report}");
+        assert_eq!(shop.effects().len(), usize::from(ends != "refused"));
+    }
+}
+
+/// Nothing to leave would be said of it, while the bad one serves.
+#[tokio::test(start_paused = true)]
+async fn a_suspect_that_nobody_knows_is_a_slip() {
+    for choose in [Choose::exactly("1"), Choose::verified().or_previous()] {
+        let shop = shop();
+        let slip = || flow(shop.clone(), MemoryJournal::new()).blaming("22").to(choose.clone());
+        let reports = [slip().run().await.unwrap(), slip().break_glass("500s").await];
+        for report in reports {
+            assert!(matches!(report.outcome(), Outcome::Refused { why, .. } if why.contains("22")), "{report}");
+        }
+        assert!(shop.is_live("2") && shop.effects().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_machine_orders_stays_so_whatever_else_it_may() {
+    let (shop, journal) = (shop(), MemoryJournal::new());
+    let ordered = || flow(shop.clone(), journal.clone()).by_machine().policy(Policy::default());
+    let report = ordered().run().await.unwrap();
+    assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    shop.deploy("2");
+    let report = ordered().run().await.unwrap();
+    assert!(matches!(report.outcome(), Outcome::Refused { why, .. } if why.contains("already")), "{report}");
 }
 
 #[tokio::test(start_paused = true)]

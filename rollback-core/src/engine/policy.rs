@@ -127,7 +127,8 @@ impl Default for Policy {
 
 impl Policy {
     /// A person who cannot wait: every support only if it is there and answers soon, no prompt, evidence for 5 s at the
-    /// most, a held lock taken over. What is irreversible still needs [`with_irreversible`](Policy::with_irreversible).
+    /// most, a held lock taken over. What is irreversible still needs [`with_irreversible`](Policy::with_irreversible), and a
+    /// release known bad still needs an approval.
     pub fn break_glass() -> Self {
         Self {
             journal: Support::IfThere,

@@ -145,7 +145,13 @@ impl State {
         // A name that nobody knows may be a slip: it is refused, not left.
         let left_already =
             named.is_some_and(|named| past.history.iter().any(|r| r.id == *named) && serves_nowhere(named, seen));
+        let unknown =
+            named.is_some_and(|named| past.history.iter().all(|r| r.id != *named) && serves_nowhere(named, seen));
         match chosen {
+            Ok(Chosen { suspect, .. }) if unknown => self.refuse(
+                format!("nobody knows {suspect}, which is blamed: it is not in the history, and runs nowhere"),
+                "name the suspect as history has it, or leave it out: then it is what serves",
+            ),
             // There is nothing to leave, whether or not there would be somewhere to go.
             Err(_) if left_already => self.end(Outcome::NothingToDo),
             Err(NoChoice { why, lift }) => self.refuse(why, lift),

@@ -57,7 +57,9 @@ impl State {
                 }
             }
             Err(fault) if fault.kind == Kind::NotFound && self.choose_another(&fault) => {}
-            Err(fault) => {
+            Err(mut fault) => {
+                // Somebody was at it between two of its reads, or a late write of ours was: made ready again, it reads anew.
+                fault.transient |= fault.kind == Kind::Conflict;
                 if self.try_again(&fault) {
                     return;
                 }

@@ -52,7 +52,9 @@ const COMPARED: (u64, u64) = (10_000, 64 << 20);
 ///   and starts in the root. What hangs is killed, with all it started, at the limit.
 /// - **What runs is asked of the process** if [`running_from`](ReleaseDir::running_from) says how. Without it nobody knows
 ///   better, and what the link says counts as running once the hook has ended well; preparing a change notes this.
-/// - A release's id is the name of its directory. Names that begin with a dot are none. A digest of the content is recorded
+/// - A release's id is the name of its directory. Names that begin with a dot are none. History is in the order in which
+///   releases were deployed or recorded; one that never was comes by the time its directory was changed last, which a tool
+///   that keeps times, or a service that writes there, makes wrong: record at each deploy. A digest of the content is recorded
 ///   by [`Target::recorder`] and by `deploy`, and preparing compares with it: a release that was edited by hand since
 ///   is found.
 ///

@@ -574,7 +574,14 @@ impl<'a> Trial<'a> {
     async fn carry_out_as(&self, change: &Change, work: &Work) -> std::result::Result<Applied, Violation> {
         let end = tokio::time::Instant::now() + self.bench.patience();
         let applied = loop {
-            let approved = self.ok(self.target.prepare(change, work).await)?.approved;
+            let approved = match self.target.prepare(change, work).await {
+                // A write that was given up on may arrive meanwhile.
+                Err(e) if e.kind() == Kind::Conflict && tokio::time::Instant::now() < end => {
+                    tokio::time::sleep(self.bench.poll()).await;
+                    continue;
+                }
+                prepared => self.ok(prepared)?.approved,
+            };
             let token = self.observe().await?.token;
             match self.target.apply(&approved, token, work).await {
                 Ok(Applied { extent: Extent::Partial { .. }, .. }) if tokio::time::Instant::now() < end => {}

@@ -57,7 +57,8 @@ impl Release {
 /// What the ledger says of a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Standing {
-    /// It served, and was seen healthy for a whole window.
+    /// It served, and was seen healthy for as long as the verifiers' windows ask: where they ask for no time, when it was
+    /// looked at.
     Verified,
     /// It was blamed, and rolled back from.
     Failed,

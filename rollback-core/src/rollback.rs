@@ -374,8 +374,9 @@ impl Order {
         let invalid =
             |message: &str| Err(Error::new(Kind::Invalid, "begin the rollback").with_message(message).without_effect());
         let policy = &self.policy;
-        if policy.poll.is_zero() || policy.lease.is_zero() || policy.reply_within.is_zero() {
-            return invalid("poll, lease and reply_within must be longer than nothing");
+        let times = [policy.poll, policy.lease, policy.reply_within, policy.prepare_within, policy.check_within];
+        if policy.deadline.is_zero() || times.iter().any(std::time::Duration::is_zero) {
+            return invalid("poll, lease, deadline and the time a call may take must be longer than nothing");
         }
         if matches!(&self.choose, Choose::Exactly(id) if Some(id) == self.suspect.as_ref()) {
             return invalid("the release to go to is the suspect: name another one");
@@ -447,7 +448,7 @@ mod tests {
         let (shop, journal) = (shop(), MemoryJournal::new());
         assert!(of(&shop, &journal).resume().await.unwrap().is_none());
         assert_eq!(journal.runs(&RunQuery::all()).await.unwrap(), []);
-        of(&shop, &journal).because("500s").run().await.unwrap();
+        let _ = of(&shop, &journal).because("500s").run().await.unwrap();
         let writes = shop.effects();
         assert!(of(&shop, &journal).resume().await.unwrap().is_none(), "it has ended");
         assert_eq!((shop.effects(), journal.runs(&RunQuery::all()).await.unwrap().len()), (writes, 1));

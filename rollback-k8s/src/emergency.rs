@@ -99,7 +99,7 @@ impl Emergency for Deployment {
 /// and pages: somebody has to mend it.
 ///
 /// # Permissions
-/// Those of the target; its table names the rights that a rung needs. Where one is missing
+/// Those that the target names: of a [`Deployment`](crate::Deployment) also those for its verb `delete-bad-pods`. Where one is missing
 /// before anything was changed, the whole run is refused, and names it; later on, such a rung has failed, and the next one
 /// begins.
 ///

@@ -412,7 +412,7 @@ async fn a_program_that_lacks_what_the_run_was_begun_with() {
     };
     left(&place, &journal, first().recovered_when(Runs::wanted().and(never()))).await;
     let lacking = flow(place.service(), journal.clone());
-    lacking.run().await.unwrap();
+    let _ = lacking.run().await.unwrap();
     let lines = journal.read(&"left".into()).await.unwrap().1.len();
     let report = lacking.run().await.unwrap();
     stuck(&report, "this program lacks its verifier never, health check smoke");

@@ -1,5 +1,6 @@
 //! What happened in a run: JSON for machines, text for people. A pure reading of the run's lines, so that the report of a
-//! run that ended long ago, in another process, is the same.
+//! run that ended long ago, in another process, is the same, but for what only the process knew: whether it went on with
+//! the run of another one, and where it spooled to.
 //!
 //! Not here: what happens *while* it runs, which [`Observer`](crate::Observer)s hear.
 
@@ -17,6 +18,7 @@ use std::{path::PathBuf, time::Duration};
 ///
 /// `Display` writes it for terminals; [`to_json`](Report::to_json) for machines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[must_use = "a rollback that did not help, or was refused, is no error: look at its outcome"]
 #[non_exhaustive]
 pub struct Report {
     /// What it was asked to do. Of an adopted run: what *that* was asked to do.
@@ -253,7 +255,8 @@ impl Report {
             let until = until.map(|at| format!(" (it would lapse at {at})")).unwrap_or_default();
             todo.push(format!("look whether the freeze {name} holds{until}, and lift it: its answer was lost"));
         }
-        if let Some(path) = self.spooled() {
+        let touched = !matches!(self.outcome, Outcome::Refused { .. });
+        if let Some(path) = self.spooled().filter(|_| touched) {
             todo.push(format!(
                 "keep the record, which is not in the journal, and hand it over once there is one again \
                  (Spool::hand_over): {}",

@@ -65,7 +65,7 @@ impl From<Health> for Verdict {
 }
 
 /// When samples are taken, and what makes them enough: after `settle`, every `every`, until they held for `hold` without a
-/// break; if that has not happened within `within` after `settle`, the rollback has not helped.
+/// break; if they have not begun to hold within `within` after `settle`, the rollback has not helped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// Nothing is looked at for so long.

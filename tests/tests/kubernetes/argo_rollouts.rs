@@ -395,12 +395,12 @@ async fn the_laws_hold_on_a_rollout() {
 #[ignore = "needs the Kubernetes bed"]
 async fn breaking_the_glass_takes_seconds_and_does_not_walk_on() {
     let (space, target) = half_way("argo-glass", steps()).await;
-    broken(&target, Glass::Bare).await;
+    let _ = broken(&target, Glass::Bare).await;
     is_back(&now(&space).await);
     deploy(&space, "v3").await;
     is(&space, "it pauses half way", pauses).await;
     promote(&space).await;
     settled(&target).await;
-    broken(&target, Glass::Journalled).await;
+    let _ = broken(&target, Glass::Journalled).await;
     is_back(&now(&space).await);
 }

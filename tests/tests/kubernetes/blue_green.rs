@@ -286,7 +286,7 @@ async fn a_selector_that_tells_no_sides_apart_is_refused() {
 #[ignore = "needs the Kubernetes bed"]
 async fn breaking_the_glass_switches_to_the_side_that_is_good() {
     let (namespace, target) = found("bg-glass", ("v1", 0), ("v2", 2)).await;
-    broken(&target, Glass::Bare).await;
+    let _ = broken(&target, Glass::Bare).await;
     let is = || async {
         let replicas = (replicas(&namespace, "checkout-blue").await, replicas(&namespace, "checkout-green").await);
         (selected(&namespace).await, replicas, image(&namespace, "checkout-green").await)
@@ -301,7 +301,7 @@ async fn breaking_the_glass_switches_to_the_side_that_is_good() {
             && seen.parts.values().all(|part| part.settled == Settled::Yes)
     })
     .await;
-    broken(&target, Glass::Journalled).await;
+    let _ = broken(&target, Glass::Journalled).await;
     assert_eq!(is().await, ("blue".to_owned(), (2, 0), "v3".to_owned()));
 }
 
@@ -335,7 +335,7 @@ async fn breaking_the_glass_does_not_go_to_a_copy_of_the_bad_release() {
         tokio::time::sleep(Duration::from_millis(1100)).await;
     }
     settled(&target).await;
-    broken(&target, Glass::Bare).await;
+    let _ = broken(&target, Glass::Bare).await;
     let serves = selected(&namespace).await;
     let image = image(&namespace, &format!("checkout-{serves}")).await;
     assert!(["v4", "v1"].contains(&image.as_str()), "{serves} serves {image}");

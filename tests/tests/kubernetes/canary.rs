@@ -438,7 +438,7 @@ async fn breaking_the_glass_cuts_the_canary_off() {
                     && seen.parts.values().all(|part| part.settled == Settled::Yes)
             })
             .await;
-            broken(&target, glass).await;
+            let _ = broken(&target, glass).await;
             assert_eq!(image(&namespace, STABLE).await, "v1");
             match by {
                 By::Replicas => assert_eq!(replicas(&namespace, CANARY).await, 0),
@@ -462,6 +462,6 @@ async fn breaking_the_glass_after_a_promotion_sets_the_stable_side_back() {
             && seen.parts.values().all(|part| part.settled == Settled::Yes)
     })
     .await;
-    broken(&target, Glass::Bare).await;
+    let _ = broken(&target, Glass::Bare).await;
     assert_eq!((image(&namespace, STABLE).await.as_str(), replicas(&namespace, CANARY).await), ("v1", 0));
 }

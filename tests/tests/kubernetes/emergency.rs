@@ -287,7 +287,7 @@ async fn a_restart_that_is_cut_off_is_ended_by_whoever_breaks_the_glass() {
         }
         let replicas = || async { space.deployment(NAME).await.spec.and_then(|spec| spec.replicas) };
         assert_eq!(replicas().await, Some(0));
-        broken(&target, glass).await;
+        let _ = broken(&target, glass).await;
         assert_eq!((space.image(NAME).await.as_str(), replicas().await), ("v1", Some(2)));
         let annotations = space.deployment(NAME).await.metadata.annotations.unwrap();
         assert!(!annotations.contains_key("rollback.dev/replicas-before"), "{annotations:?}");

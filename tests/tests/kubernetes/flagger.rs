@@ -340,7 +340,7 @@ async fn breaking_the_glass_takes_seconds_and_does_not_walk_on() {
     let webhook = Webhook::start().await;
     let (space, target) = in_flight("flagger-glass", rollback_webhook(webhook.port)).await;
     let target = target.with_gate(webhook.clone());
-    broken(&target, Glass::Bare).await;
+    let _ = broken(&target, Glass::Bare).await;
     assert_eq!((image(&space, NAME).await.as_str(), image(&space, "web-primary").await.as_str()), ("v1", "v1"));
     space.deploy(NAME, "v3").await;
     reaches(&space, "Progressing").await;
@@ -350,6 +350,6 @@ async fn breaking_the_glass_takes_seconds_and_does_not_walk_on() {
         matches!(&part.running, Running::Mixed(all) if all.get(&id("v3")) == Some(&2)).then_some(())
     })
     .await;
-    broken(&target, Glass::Journalled).await;
+    let _ = broken(&target, Glass::Journalled).await;
     assert_eq!((image(&space, NAME).await.as_str(), phase(&space).await.as_str()), ("v1", "Failed"));
 }

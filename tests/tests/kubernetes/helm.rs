@@ -312,7 +312,7 @@ async fn breaking_the_glass_takes_seconds_and_does_not_walk_on() {
     for (bad, glass) in [("crashing", Glass::Bare), ("no-such-tag", Glass::Journalled)] {
         web.upgrade(bad);
         until("its pod is there", || async { (web.space.image(NAME).await == bad).then_some(()) }).await;
-        broken(&web.target(), glass).await;
+        let _ = broken(&web.target(), glass).await;
         assert_eq!(web.space.image(NAME).await, "v1");
     }
 }

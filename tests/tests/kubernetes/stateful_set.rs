@@ -232,7 +232,7 @@ async fn breaking_the_glass_takes_seconds_and_does_not_walk_on() {
     for (bad, glass) in [("crashing", Glass::Bare), ("no-such-tag", Glass::Journalled)] {
         place.deploy(SET, NAME, bad).await;
         place.failing_pod(bad).await;
-        broken(&target, glass).await;
+        let _ = broken(&target, glass).await;
         assert!(place.pods().await.iter().all(|(.., tag)| tag == "v4"));
     }
 }

@@ -201,7 +201,10 @@ impl SwarmService {
         let mut seen = Observation::new(identity, [(PART.into(), part)], token).with_ours(ours);
         let own = marks.trace.filter(|trace| trace.reached == read.told);
         let trace = match own {
-            None if matches!(read.update, Some(Update::ROLLBACK_STARTED | Update::ROLLBACK_COMPLETED)) => {
+            // Whoever has written already may have asked for that very rollback.
+            None if look.mark.is_none()
+                && matches!(read.update, Some(Update::ROLLBACK_STARTED | Update::ROLLBACK_COMPLETED)) =>
+            {
                 // Swarm's own rollback leaves no label, but it says that it was one: the next one would go forward again.
                 self.previous(&read.service).await.and_then(|previous| previous.task_template).map(|left| Trace {
                     run: RunId::from("swarm"),

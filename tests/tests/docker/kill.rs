@@ -190,7 +190,7 @@ async fn a_project_killed_at_any_moment_ends_on_the_release_with_nothing_left_ov
     let (share, mut killed, mut resumed, mut slowest) = (kills().div_ceil(5), 0, 0, Duration::ZERO);
     while killed < share {
         project.file(&bad);
-        project.compose(&["up", "-d", "-t", "0"]);
+        project.compose(&["up", "-d"]);
         assert_eq!(version(&project), "v2");
         forget(&project.dir.join("journal.db"));
         killed += u32::from(killed_after(takes.mul_f64(chance.f64()), "project", &project, ["", ""]));

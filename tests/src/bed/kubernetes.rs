@@ -138,6 +138,15 @@ impl Bed {
         run(&[verb, &self.name, component]);
     }
 
+    /// Restarts what waits for the API server. After each attempt that failed they wait longer for the next, up to a minute,
+    /// and forget that only after two (client-go's reflectors): where one test after the other restarts the API server, they
+    /// would end up later than any test waits.
+    pub fn restart_clients(&self) {
+        for component in ["controller-manager", "scheduler", "kubelet"] {
+            self.component("restart", component);
+        }
+    }
+
     /// Adds a real controller or definitions: `flagger`, `argo-rollouts`, `kwok`, `prometheus`, `crds`. What is there
     /// already stays.
     pub async fn with(&self, what: &'static str) {

@@ -15,6 +15,7 @@ use rollback_tests::bed::{
 };
 use serde_json::json;
 use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, MutexGuard};
 
 const WITHIN: Duration = Duration::from_secs(120);
 const WEB: &str = "web";
@@ -315,22 +316,24 @@ async fn the_journals_namespace_is_deleted_in_the_middle() {
     assert_eq!(writes(&bed, since, &called, namespace.name()), 1, "{report}");
 }
 
+/// The bed, for a test that restarts parts of it: for one at a time, and with its parts as if they had just begun.
+pub(crate) async fn bed_alone() -> (Bed, MutexGuard<'static, ()>) {
+    static ALONE: Mutex<()> = Mutex::const_new(());
+    let alone = ALONE.lock().await;
+    let bed = Bed::here().await;
+    assert_ne!(bed.name(), "dev", "this test restarts the API server: use a bed of its own");
+    let clients = bed.clone();
+    tokio::task::spawn_blocking(move || clients.restart_clients()).await.unwrap();
+    (bed, alone)
+}
+
 mod alone {
     use super::*;
-
-    /// One of them at a time.
-    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
-    fn own_bed(bed: &Bed) {
-        assert_ne!(bed.name(), "dev", "this test restarts the API server: use a bed of its own");
-    }
 
     #[tokio::test(flavor = "multi_thread")]
     #[ignore = "needs a Kubernetes bed of its own"]
     async fn the_api_server_restarts_in_the_middle() {
-        let _alone = ALONE.lock().await;
-        let bed = Bed::here().await;
-        own_bed(&bed);
+        let (bed, _alone) = bed_alone().await;
         let namespace = bed.namespace("restarted").await;
         let blamed = with_bad_release(&namespace).await;
         let called = format!("restarted-{}/1", namespace.name());
@@ -352,9 +355,7 @@ mod alone {
     #[tokio::test(flavor = "multi_thread")]
     #[ignore = "needs a Kubernetes bed of its own"]
     async fn the_api_server_is_away_before_the_write() {
-        let _alone = ALONE.lock().await;
-        let bed = Bed::here().await;
-        own_bed(&bed);
+        let (bed, _alone) = bed_alone().await;
         let namespace = bed.namespace("away").await;
         let blamed = with_bad_release(&namespace).await;
         let called = format!("away-{}/1", namespace.name());
@@ -382,9 +383,7 @@ mod alone {
     #[tokio::test(flavor = "multi_thread")]
     #[ignore = "needs a Kubernetes bed of its own"]
     async fn everything_before_is_compacted() {
-        let _alone = ALONE.lock().await;
-        let bed = Bed::here().await;
-        own_bed(&bed);
+        let (bed, _alone) = bed_alone().await;
         let namespace = bed.namespace("compacted").await;
         let blamed = with_bad_release(&namespace).await;
         let called = format!("compacted-{}/1", namespace.name());

@@ -69,6 +69,8 @@ pub struct Past {
     pub target_keeps_trace: bool,
     /// Where the run was going that this one took over, if that one had begun to write.
     pub taken_over: Option<Trace>,
+    /// Where the last run of the target was going, if it got stuck after it had begun to write.
+    pub stuck: Option<Trace>,
     /// When rollbacks of this target began to write, other than this run.
     pub recent: Vec<Timestamp>,
     /// For a dry run: the run of this target that has not ended.
@@ -147,7 +149,8 @@ impl Past {
     }
 
     /// Which release is to blame: the named one; else the one in flight; else the newest that serves. Where a rollback has
-    /// already brought the target to what serves now, only a named one will do, so that pressing twice does not walk on.
+    /// already brought the target to that one, or is bringing it there, only a named one will do, so that pressing twice
+    /// does not walk on.
     ///
     /// # Errors
     /// When it cannot be told, with what would lift it.
@@ -155,6 +158,28 @@ impl Past {
         if let Some(named) = named {
             return Ok(named.clone());
         }
+        let suspect = self.blamed(now)?;
+        match self.brought(&suspect, now) {
+            None => Ok(suspect),
+            Some(trace) => Err(NoChoice::new(
+                format!(
+                    "run {} already left {} for {} at {}: going further back from {} would be a guess",
+                    trace.run, trace.left, trace.reached, trace.at, trace.reached
+                ),
+                format!("if {suspect} is to be left too, name it as the suspect"),
+            )),
+        }
+    }
+
+    /// Where the last run was going, if it got stuck and the target is still as it left it: pressed once more, that is gone
+    /// on with.
+    pub(crate) fn left_undone(&self, now: &Observation) -> Option<Trace> {
+        let stuck = self.stuck.as_ref()?;
+        let trace = self.brought(&self.blamed(now).ok()?, now)?;
+        ((&trace.left, &trace.reached) == (&stuck.left, &stuck.reached)).then(|| stuck.clone())
+    }
+
+    fn blamed(&self, now: &Observation) -> Result<ReleaseId, NoChoice> {
         if let Some(to) = now.in_flight.as_ref().and_then(|f| f.to.as_ref()) {
             return Ok(to.clone());
         }
@@ -171,41 +196,29 @@ impl Past {
                 }
             }
         }
-        let suspect = match serving[..] {
+        match serving[..] {
             [] => {
                 let strange = now.parts.values().find(|part| matches!(part.running, Running::Unknown { .. }));
                 let why = strange
                     .map_or("nothing serves".into(), |part| format!("no known release serves ({})", part.running));
-                return Err(NoChoice::new(
-                    format!("{why}, so it cannot be told which release is to blame"),
-                    "name the suspect",
-                ));
+                Err(NoChoice::new(format!("{why}, so it cannot be told which release is to blame"), "name the suspect"))
             }
-            [only] => only.clone(),
+            [only] => Ok(only.clone()),
             _ => match self.history.iter().find(|r| serving.contains(&&r.id)) {
-                Some(newest) => newest.id.clone(),
-                None => {
-                    return Err(NoChoice::new(
-                        format!("several releases serve ({}), and history knows none of them", list(&serving)),
-                        "name the suspect",
-                    ));
-                }
+                Some(newest) => Ok(newest.id.clone()),
+                None => Err(NoChoice::new(
+                    format!("several releases serve ({}), and history knows none of them", list(&serving)),
+                    "name the suspect",
+                )),
             },
-        };
-        let noted = self.noted(&suspect);
-        let beside = self.trace.iter().chain(&noted).filter(|_| !self.target_keeps_trace);
-        for trace in now.trace.iter().chain(beside) {
-            if trace.reached == suspect {
-                return Err(NoChoice::new(
-                    format!(
-                        "run {} already left {} for {} at {}: going further back from {} would be a guess",
-                        trace.run, trace.left, trace.reached, trace.at, trace.reached
-                    ),
-                    format!("if {suspect} is to be left too, name it as the suspect"),
-                ));
-            }
         }
-        Ok(suspect)
+    }
+
+    /// The rollback that brought the target to this release, or is bringing it there.
+    fn brought(&self, release: &ReleaseId, now: &Observation) -> Option<Trace> {
+        let noted = self.noted(release);
+        let beside = self.trace.iter().chain(&noted).filter(|_| !self.target_keeps_trace);
+        now.trace.iter().chain(beside).find(|trace| trace.reached == *release).cloned()
     }
 
     /// Chooses.
@@ -405,6 +418,10 @@ mod tests {
             assert!(none.why.contains("run r-1 already left 5 for 4") && none.lift.contains("name it"), "{none:?}");
             assert_eq!(past.suspect(Some(&"4".into()), now).unwrap(), "4");
         }
+        // The rollback is still under way: what it is bringing is not to blame.
+        let flight = InFlight::new(Payload::of(&Note).unwrap()).with_releases(Some("5".into()), Some("4".into()));
+        let flying = now(&[("all", PartState::of("5"))]).with_in_flight(flight);
+        assert!(beside.suspect(None, &flying).unwrap_err().why.contains("already left 5 for 4"));
         // Someone deployed since: the trace says nothing of that.
         assert_eq!(beside.suspect(None, &now(&[("all", PartState::of("5"))])).unwrap(), "5");
     }

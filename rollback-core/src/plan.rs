@@ -159,7 +159,7 @@ impl Plan {
             rungs: vec![rung],
             left_out: vec![],
             page: format!(
-                "{} was to be taken from {} to {}: look at each part's state in the report and finish by hand",
+                "{} was to be taken from {} to {}: look at each part's state in the report; the same order again goes on",
                 situation.target, situation.suspect, situation.wanted.id
             ),
         }

@@ -580,6 +580,27 @@ async fn a_verifier_that_never_knows_is_no_recovery() {
     assert!(matches!(report.outcome(), Outcome::NotRecovered { why } if why.contains("metrics")), "{report}");
 }
 
+/// What got stuck and came about all the same is proved by pressing once more; and nothing further is left.
+#[tokio::test(start_paused = true)]
+async fn pressed_again_a_run_that_got_stuck_is_gone_on_with() {
+    let journal = MemoryJournal::new();
+    let shop = shop().settles_after(hours(2));
+    let press =
+        async || flow(shop.clone(), journal.clone()).policy(Policy::default().with_deadline(minutes(5))).run().await;
+    let first = press().await.unwrap();
+    assert!(matches!(first.outcome(), Outcome::Stuck { .. }), "{first}");
+    let again = press().await.unwrap();
+    assert!(matches!(again.outcome(), Outcome::Stuck { .. }), "not there yet: {again}");
+    tokio::time::sleep(hours(2)).await;
+    let last = press().await.unwrap();
+    assert_eq!(last.outcome(), &Outcome::Recovered, "{last}");
+    assert!(last.to_string().contains(&format!("where run {} was going, which got stuck", again.run())), "{last}");
+    assert!(last.lines().iter().all(|line| !matches!(line.entry, Entry::Doing { .. })), "it writes nothing: {last}");
+    assert!(shop.is_live("1"));
+    let more = press().await.unwrap();
+    assert!(matches!(more.outcome(), Outcome::Refused { why, .. } if why.contains("already left 2 for 1")), "{more}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn elapsed_time_survives_a_resume() {
     let journal = MemoryJournal::new();

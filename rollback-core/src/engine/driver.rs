@@ -10,7 +10,7 @@ use super::{
 use crate::{
     ApprovalRequest, Approved, Approver, At, Begun, Bounds, Clock, Context, Digest, Error, Event, EventKind, Fault,
     Freeze, Health, HealthCheck, Intent, Journal, Kind, Lease, Line, Nudges, Observer, Outcome, Past, Result, RunQuery,
-    Strategy, Support, Target, Token, Trace, Verifier, Verifiers, Work, verify::Runs,
+    RunSummary, Standing, Strategy, Support, Target, Token, Trace, Verifier, Verifiers, Work, verify::Runs,
 };
 use std::{
     future::Future,
@@ -177,8 +177,8 @@ fn no_answer(time: Duration, doing: &str) -> Fault {
 }
 
 impl Driver<'_> {
-    /// One step of the machine, told to the observers.
-    /// What is to be done next. In a box, so that while it is being done nothing is kept for it.
+    /// One step of the machine, told to the observers: what is to be done next. In a box, so that while it is being done
+    /// nothing is kept for it.
     fn turn(&mut self, state: &mut State, answer: Answer) -> Box<Ask> {
         let effects = state.step(answer, self.clock.now());
         self.hear(effects.events, state);
@@ -334,7 +334,7 @@ impl Driver<'_> {
             Ask::Append { lease, lines, within } => self.append(lease, lines, within),
             Ask::Observe { look, within: time } => {
                 // What a plan, a write or the end rests on. Where the target keeps no trace, the spool may.
-                let beside = !look.quick && !target.capabilities().keeps_trace;
+                let beside = !look.quick && !state.capabilities().keeps_trace;
                 let call = within(time, "observe the target", target.observe(look));
                 Box::pin(async move {
                     let mut answer = self.kept(None, call, Answer::Observed).await;
@@ -598,6 +598,13 @@ impl Driver<'_> {
                     Err(fault) => lost.push(("the run that was taken over".to_owned(), fault)),
                 }
             }
+            // Nothing was ever blamed: nobody got stuck on the way from it.
+            if self.intent.suspect.is_none() && past.ledger.iter().any(|entry| entry.standing == Standing::Failed) {
+                match within(time, "read the last run", self.last_stuck()).await {
+                    Ok(stuck) => past.stuck = stuck,
+                    Err(fault) => lost.push(("last run".to_owned(), fault)),
+                }
+            }
             // What a budget is counted from; a person has none.
             if self.intent.policy.ordered_by == crate::OrderedBy::Machine {
                 let query = RunQuery::of_target(&self.intent.target).with_limit(100);
@@ -615,6 +622,21 @@ impl Driver<'_> {
             Some(Err(_)) | None => {}
         }
         Answer::Past(Ok(past), lost)
+    }
+
+    /// Where the last run that began to write was going, if it got stuck, and none has reached that since.
+    async fn last_stuck(&self) -> Result<Option<Trace>> {
+        const LATER: usize = 20;
+        let runs = self.setup.journal.runs(&RunQuery::of_target(&self.intent.target).with_limit(LATER)).await?;
+        let reached = |run: &RunSummary| matches!(run.outcome, Some(Outcome::Recovered | Outcome::NotRecovered { .. }));
+        let last = runs.iter().find(|run| run.run != self.intent.run && (run.wrote.is_some() || reached(run)));
+        match last {
+            Some(last) if matches!(last.outcome, Some(Outcome::Stuck { .. })) => {
+                let (_, lines) = self.setup.journal.read(&last.run).await?;
+                Ok(goal(&last.run, &lines))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// What broke the glass without a journal left its trace in the spool, and whoever comes next may have one.

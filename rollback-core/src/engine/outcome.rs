@@ -31,7 +31,7 @@ pub enum Outcome {
         /// What would lift it.
         lift: String,
     },
-    /// It was begun, and cannot be finished by a program.
+    /// It was begun, and did not come to its end. Mended, or given more time, the same order goes on with it.
     Stuck {
         /// Where, and why.
         at: String,

@@ -219,13 +219,13 @@ impl Spool {
                 .with_target(&intent.target)
                 .without_effect())
         };
+        let unfinished = |other: &RunId| {
+            conflict(format!("run {other} has not ended: resume it, or give it up, then hand over again"))
+        };
         let other_record = || conflict(format!("the journal has another record of run {run}: compare the two by hand"));
         let query = RunQuery { unfinished: true, ..RunQuery::of_target(&intent.target) };
         if let Some(other) = journal.runs(&query).await?.iter().find(|other| other.run != *run) {
-            return conflict(format!(
-                "run {} has not ended: resume it, or give it up, then hand over again",
-                other.run
-            ));
+            return unfinished(&other.run);
         }
         // Nobody is taken over for a record.
         let mut begins = intent.clone();
@@ -235,10 +235,7 @@ impl Spool {
             Begun::Adopted { lease, lines, .. } if lease.run == *run => (lease, lines),
             Begun::Adopted { lease, .. } => {
                 journal.let_go(&lease);
-                return conflict(format!(
-                    "run {} has not ended: resume it, or give it up, then hand over again",
-                    lease.run
-                ));
+                return unfinished(&lease.run);
             }
             Begun::Busy { run, who, .. } => {
                 return conflict(format!("{who} is at it (run {run}): hand over once it has ended"));

@@ -315,7 +315,7 @@ mod tests {
 00:01  plan dir:/srv/shop: 2 → 1
          rung 1: direct (at least 0% of the capacity serves)
            1.1 all to 1
-         last: dir:/srv/shop was to be taken from 2 to 1: look at each part's state in the report and finish by hand
+         last: dir:/srv/shop was to be taken from 2 to 1: look at each part's state in the report; the same order again goes on
 00:01  !! LOST journal: disk full
 00:02  step 1.1 all to 1 ...
 00:02    10 of 100

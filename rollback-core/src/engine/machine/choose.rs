@@ -122,13 +122,15 @@ impl State {
         let named = intent.suspect.as_ref();
         // Where no journal tells, what the target remembers does.
         let half_way = restart_of(seen).filter(|_| policy.take_over);
-        let goal = past.taken_over.clone().or(half_way).filter(|_| named.is_none());
+        let taken_over = past.taken_over.clone().or(half_way).map(|trace| (trace, "was taken over"));
+        let stuck = || past.left_undone(seen).map(|trace| (trace, "got stuck"));
+        let goal = taken_over.or_else(stuck).filter(|_| named.is_none());
         self.scratch.goes_on = goal.is_some();
         // Whoever breaks the glass while a rollback is going on, and blames nothing else, wants what that one wanted.
-        let goes_on = |trace: Trace| {
+        let goes_on = |(trace, which): (Trace, &str)| {
             let chosen =
                 past.choose(&crate::Choose::Exactly(trace.reached), &trace.left, policy.known_bad.is_some())?;
-            Ok(Chosen { why: format!("where run {} was going, which was taken over", trace.run), ..chosen })
+            Ok(Chosen { why: format!("where run {} was going, which {which}", trace.run), ..chosen })
         };
         let anew = || {
             past.suspect(named, seen).and_then(|suspect| {
@@ -143,10 +145,10 @@ impl State {
         };
         let chosen = goal.map_or_else(anew, goes_on);
         // A name that nobody knows may be a slip: it is refused, not left.
-        let left_already =
-            named.is_some_and(|named| past.history.iter().any(|r| r.id == *named) && serves_nowhere(named, seen));
-        let unknown =
-            named.is_some_and(|named| past.history.iter().all(|r| r.id != *named) && serves_nowhere(named, seen));
+        let nowhere = named.filter(|named| serves_nowhere(named, seen));
+        let known = |release: &ReleaseId| past.history.iter().any(|r| r.id == *release);
+        let left_already = nowhere.is_some_and(known);
+        let unknown = nowhere.is_some() && !left_already;
         match chosen {
             Ok(Chosen { suspect, .. }) if unknown => self.refuse(
                 format!("nobody knows {suspect}, which is blamed: it is not in the history, and runs nowhere"),

@@ -176,6 +176,10 @@ impl State {
     pub fn intent(&self) -> Option<&Intent> {
         self.intent.as_deref()
     }
+    /// What the target can do.
+    pub(super) fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
     /// Which object it is.
     pub(super) fn identity(&self) -> Option<&crate::Identity> {
         self.fold.identity.as_ref()

@@ -185,7 +185,6 @@ impl State {
 
     pub(super) fn applied(&mut self, applied: Result<Applied, Fault>) {
         let at = self.fold.at;
-        let before = self.scratch.seen.take();
         self.scratch.armed = false;
         self.scratch.sampled = false;
         match applied {
@@ -228,8 +227,6 @@ impl State {
                 if looks {
                     self.scratch.given_up = Some(why);
                 } else if give_up {
-                    // Nothing was changed, so it is as it was.
-                    self.scratch.seen = before;
                     let epoch = self.lease.as_ref().filter(|_| !self.unjournalled).map_or(0, |lease| lease.epoch);
                     self.fail_rung_having(self.fold.touched || self.fold.sent_before(epoch), why);
                 }

@@ -205,7 +205,7 @@ impl Rollback {
     /// is in the report.
     ///
     /// Ordered once more after a run that got [stuck](Outcome::Stuck), without a suspect named, it goes to where that one was
-    /// going, writes only what is still missing, and verifies it. After one that reached its release it is refused: what runs
+    /// going, and verifies it. After one that reached its release it is refused: what runs
     /// then is left only for a suspect that is named.
     ///
     /// # Cancel safety

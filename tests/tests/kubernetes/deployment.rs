@@ -428,6 +428,32 @@ async fn breaking_the_glass_takes_seconds_and_does_not_walk_on() {
     assert_eq!(space.image(NAME).await, "v1", "it does not walk on");
 }
 
+/// What is on its way because of a rollback is not to blame: not where nothing is known of that one, and where it is known to
+/// have got stuck, it is gone on with.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Kubernetes bed"]
+async fn pressed_again_while_its_own_rollout_is_on_its_way_it_does_not_walk_on() {
+    let (space, target) = failed("again", "v2").await;
+    space.deploy(NAME, "v3").await;
+    settled(&target).await;
+    space.edit(NAME, json!({"spec": {"minReadySeconds": 8}})).await;
+    settled(&target).await;
+    let journal = journal::MemoryJournal::new();
+    let press = async |journal: &journal::MemoryJournal, deadline: u64| {
+        let policy = Policy::default().with_deadline(Duration::from_secs(deadline));
+        let policy = policy.with_poll(Duration::from_millis(200));
+        rollback(target.clone()).policy(policy).journal(journal.clone()).run().await.unwrap()
+    };
+    let first = press(&journal, 4).await;
+    assert!(matches!(first.outcome(), Outcome::Stuck { .. }), "{first}");
+    let flies = target.observe(Look::full()).await.unwrap().in_flight.and_then(|flight| flight.to);
+    assert_eq!(flies, Some(id("v2")), "it is to be pressed while that one is on its way: {first}");
+    let stranger = press(&journal::MemoryJournal::new(), 60).await;
+    assert!(matches!(stranger.outcome(), Outcome::Refused { why, .. } if why.contains("already left")), "{stranger}");
+    let last = press(&journal, 120).await;
+    assert_eq!((last.outcome(), space.image(NAME).await.as_str()), (&Outcome::Recovered, "v2"), "{last}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the Kubernetes bed"]
 async fn a_raised_surge_is_put_back_by_whoever_comes_next() {

@@ -2,12 +2,15 @@
 
 use super::{Call, Guard, guarded};
 use crate::{Error, Kind, Result};
+use async_trait::async_trait;
 use std::{future::Future, sync::Arc};
 use tokio::sync::Semaphore;
 
 /// So many calls at once.
 #[derive(Clone, Debug)]
 struct Permits(Arc<Semaphore>);
+
+#[async_trait]
 
 impl Guard for Permits {
     async fn guard<R, F, Fut>(&self, call: Call, make: F) -> Result<R>

@@ -58,9 +58,10 @@ impl Call {
 }
 
 /// What a wrapper does around every call that may take time.
+#[async_trait]
 trait Guard: Clone + Debug + Send + Sync + 'static {
     /// Calls, perhaps more than once.
-    fn guard<R, F, Fut>(&self, call: Call, make: F) -> impl Future<Output = Result<R>> + Send
+    async fn guard<R, F, Fut>(&self, call: Call, make: F) -> Result<R>
     where
         R: Send,
         F: Fn() -> Fut + Send + Sync,

@@ -2,6 +2,7 @@
 
 use super::{Call, Guard, guarded};
 use crate::{Effect, Error, Result, minutes, seconds};
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::{future::Future, time::Duration};
 
@@ -83,6 +84,8 @@ impl RetryOptions {
         error.is_transient() && (!call.writes() || error.effect() == Effect::None)
     }
 }
+
+#[async_trait]
 
 impl Guard for RetryOptions {
     async fn guard<R, F, Fut>(&self, call: Call, make: F) -> Result<R>

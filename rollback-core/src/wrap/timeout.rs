@@ -2,6 +2,7 @@
 
 use super::{Call, Guard, guarded};
 use crate::{Error, Kind, Result, minutes, seconds};
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::{future::Future, time::Duration};
 
@@ -57,6 +58,8 @@ impl TimeoutOptions {
         call.within().map_or(own, |within| within.min(own))
     }
 }
+
+#[async_trait]
 
 impl Guard for TimeoutOptions {
     async fn guard<R, F, Fut>(&self, call: Call, make: F) -> Result<R>

@@ -271,7 +271,7 @@ impl Past {
             older().next().map(|r| made(r, "previous")).ok_or_else(|| {
                 NoChoice::new(
                     format!("history has no usable release before {suspect} ({} known in all)", self.history.len()),
-                    "name the release to go to, or import releases made elsewhere",
+                    "name the release to go to, or import releases made elsewhere; record each at its deploy, so that it is known after the platform has pruned it",
                 )
             })
         };

@@ -34,7 +34,7 @@ pub(crate) fn line(read: &Annotations) -> Option<DiffLine> {
     let what = "what kubectl apply takes for applied last".to_owned();
     read.contains_key(LAST_APPLIED).then(|| DiffLine {
         what,
-        from: None,
+        from: Some("what was applied last".into()),
         to: Some("the template of the release".into()),
     })
 }

@@ -4,7 +4,7 @@
 //! A controller copies annotations of a Deployment to its ReplicaSet, and `kubectl rollout undo` copies them back: a mark
 //! alone proves nothing. It counts only together with the release that was written with it.
 
-use rollback_core::{Mark, Ours, ReleaseId, Trace, Work};
+use rollback_core::{Change, Mark, Ours, ReleaseId, Trace, Work};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -74,15 +74,28 @@ pub(crate) fn trace(annotations: &Annotations) -> Option<Trace> {
 /// carried it out.
 pub(crate) fn ours(annotations: &Annotations, mark: Option<&Mark>, told: &ReleaseId, settled: bool) -> Ours {
     let Some(mark) = mark else { return Ours::NotAsked };
-    if annotations.get(KEY) != Some(&mark.key) {
-        // Before the write, and after somebody replaced the whole object: releases tell the two apart.
-        return Ours::CannotTell;
+    let key = annotations.get(KEY);
+    if key != Some(&mark.key) {
+        // Before the write, and after somebody replaced the whole object, or all annotations, as `kubectl rollout undo` does.
+        // A write that was answered has happened: what it set is gone, so somebody came after it.
+        let gone = mark.handle.is_some() && mark.change.as_ref().is_some_and(|change| sets_another(change, told));
+        return match gone {
+            true => Ours::Replaced { by: key.cloned().unwrap_or_else(|| told.to_string()) },
+            false => Ours::CannotTell,
+        };
     }
     match annotations.get(RELEASE) {
         Some(release) if told == release.as_str() && settled => Ours::Complete,
         Some(release) if told == release.as_str() => Ours::Current,
         _ => Ours::Replaced { by: told.to_string() },
     }
+}
+
+/// It sets releases, and none of them is this one.
+fn sets_another(change: &Change, told: &ReleaseId) -> bool {
+    let Change::Reach(shape) = change else { return false };
+    let mut releases = shape.0.values().filter_map(|wish| wish.release.as_ref()).peekable();
+    releases.peek().is_some() && releases.all(|release| release != told)
 }
 
 #[cfg(test)]
@@ -112,6 +125,11 @@ mod tests {
         let marks = of(&work(), &"1".into());
         let mark = Mark::new(work().key());
         let (one, two) = (ReleaseId::from("1"), ReleaseId::from("2"));
+        let mut answered = mark.clone();
+        answered.handle =
+            Some(serde_json::from_value(json!({"schema": "k8s/test", "version": 1, "value": 4})).unwrap());
+        answered.change = Some(Change::release(&"all".into(), &one));
+        let other: Annotations = [(KEY.to_owned(), "q/0.0".to_owned())].into();
         for (what, annotations, mark, told, settled, is) in [
             ("nobody asks", &marks, None, &one, true, Ours::NotAsked),
             ("there", &marks, Some(&mark), &one, true, Ours::Complete),
@@ -119,6 +137,16 @@ mod tests {
             ("copied along", &marks, Some(&mark), &two, true, Ours::Replaced { by: "2".into() }),
             ("not written yet", &Annotations::new(), Some(&mark), &two, true, Ours::CannotTell),
             ("another step", &marks, Some(&Mark::new("r/t")), &one, true, Ours::CannotTell),
+            (
+                "answered, and undone",
+                &Annotations::new(),
+                Some(&answered),
+                &two,
+                true,
+                Ours::Replaced { by: "2".into() },
+            ),
+            ("by a rollback", &other, Some(&answered), &two, true, Ours::Replaced { by: "q/0.0".into() }),
+            ("answered, and deployed once more", &Annotations::new(), Some(&answered), &one, true, Ours::CannotTell),
         ] {
             assert_eq!(ours(annotations, mark, told, settled), is, "{what}");
         }

@@ -63,6 +63,17 @@ async fn a_deploy_in_the_middle_is_left_alone() {
     assert!(shop.is_live("3"));
 }
 
+/// Somebody came between, and the release that was blamed is blamed all the same: the next rollback does not go there.
+#[tokio::test(start_paused = true)]
+async fn what_was_blamed_stays_so_when_somebody_deploys_in_the_middle() {
+    let (shop, journal) = (shop().someone_deploys("3", BeforeStep(1)), MemoryJournal::new());
+    let first = flow(shop.clone(), journal.clone()).run().await.unwrap();
+    assert_eq!(first.outcome(), &Outcome::superseded_by("3"), "{first}");
+    let next = flow(shop.clone(), journal).run().await.unwrap();
+    assert_eq!(next.outcome(), &Outcome::Recovered, "{next}");
+    assert!(shop.is_live("1"), "2 is known bad: {next}");
+}
+
 /// An abort that did not say where it would land may land on anything; what comes after it has landed is not its doing.
 #[tokio::test(start_paused = true)]
 async fn a_deploy_behind_an_abort_that_has_landed_is_left_alone() {
@@ -189,6 +200,17 @@ async fn a_dry_run_changes_nothing_and_leaves_nothing_to_adopt() {
     assert_eq!(journal.runs(&RunQuery::all()).await.unwrap(), []);
     let real = flow(shop.clone(), journal).run().await.unwrap();
     assert_eq!(real.outcome(), &Outcome::Recovered, "{real}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_shows_where_an_unfinished_run_was_going() {
+    let (shop, journal) = (shop().settles_after(minutes(5)), MemoryJournal::new());
+    let crashed = tokio::time::timeout(minutes(1), flow(shop.clone(), journal.clone()).run()).await;
+    assert!(crashed.is_err() && shop.effects().len() == 1, "{crashed:?}");
+    tokio::time::sleep(minutes(10)).await;
+    let dry = flow(shop, journal).policy(Policy::default().with_dry_run(true)).run().await.unwrap();
+    assert_eq!(dry.outcome(), &Outcome::Rehearsed, "{dry}");
+    assert_eq!(dry.plan().map(|plan| (plan.suspect.as_str(), plan.wanted.as_str())), Some(("2", "1")), "{dry}");
 }
 
 /// Everything the engine does is a journal line away from a crash: cut the journal at every append, before and after it is
@@ -578,6 +600,26 @@ async fn a_verifier_that_never_knows_is_no_recovery() {
     let unknown = Verify::with("metrics", Window::default(), |_: Context| async { Ok(Verdict::Unknown(vec![])) });
     let report = flow(shop, MemoryJournal::new()).recovered_when(unknown).run().await.unwrap();
     assert!(matches!(report.outcome(), Outcome::NotRecovered { why } if why.contains("metrics")), "{report}");
+}
+
+/// However often it looks while it waits, its lease does not run out.
+#[tokio::test(start_paused = true)]
+async fn a_long_wait_keeps_its_lease() {
+    let (shop, journal) = (shop().settles_after(minutes(20)), MemoryJournal::new());
+    let policy = || Policy::default().with_deadline(hours(1)).with_lease(seconds(30)).with_poll(seconds(2));
+    let run =
+        || flow(shop.clone(), journal.clone()).policy(policy()).using(Direct::default().with_settle_within(hours(1)));
+    let (first, second) = (run(), run());
+    let others = async {
+        for _ in 0..15 {
+            tokio::time::sleep(minutes(1)).await;
+            let other = second.run().await.unwrap();
+            assert!(matches!(other.outcome(), Outcome::Refused { .. }), "{other}");
+        }
+    };
+    let (first, ()) = tokio::join!(first.run(), others);
+    let first = first.unwrap();
+    assert_eq!(first.outcome(), &Outcome::Recovered, "{first}");
 }
 
 /// What got stuck and came about all the same is proved by pressing once more; and nothing further is left.

@@ -291,13 +291,16 @@ impl Driver<'_> {
         let Some(lease) = self.holding.lease.clone() else { return Some(call.await) };
         let third = self.intent.policy.lease / 3;
         let journal = self.setup.journal.clone();
+        // From when it was last kept, not from when this call began: many short calls must not let it run out.
+        let mut due = self.kept_at + third;
         loop {
             tokio::select! {
                 biased;
                 out = &mut call => return Some(out),
-                () = tokio::time::sleep(third) => {}
+                () = tokio::time::sleep_until(due) => {}
             }
             let asked = tokio::time::Instant::now();
+            due = asked + third;
             let mut renew = within(third, "renew the lease", journal.renew(&lease));
             let renewed = tokio::select! {
                 biased;
@@ -587,7 +590,11 @@ impl Driver<'_> {
                 let mut query = RunQuery::of_target(&self.intent.target).with_limit(1);
                 query.unfinished = true;
                 match within(time, "read the unfinished runs", self.setup.journal.runs(&query)).await {
-                    Ok(runs) => past.unfinished = runs.into_iter().next().map(Box::new),
+                    Ok(runs) => {
+                        past.unfinished = runs.into_iter().next().map(Box::new);
+                        // Which the order would go on with.
+                        self.replaced = past.unfinished.as_ref().map(|run| run.run.clone());
+                    }
                     Err(fault) => lost.push(("unfinished runs".to_owned(), fault)),
                 }
             }

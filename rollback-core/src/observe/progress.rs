@@ -154,7 +154,7 @@ impl Seen {
         let line = match &line.entry {
             Entry::Identified(identity) => format!("it is {identity}"),
             Entry::Chose { suspect, wanted, why, unverified, .. } => {
-                let warn = if *unverified { "\n!! this release was never verified healthy" } else { "" };
+                let warn = if *unverified { "\n!! nobody is known to have verified this release healthy" } else { "" };
                 format!("back from {suspect} to {} ({why}){warn}", wanted.label)
             }
             Entry::Overridden { release, why } => format!("!! {release} is known bad and gone to all the same: {why}"),
@@ -311,7 +311,7 @@ mod tests {
         let want = "\
 00:00  rollback of dir:/srv/shop (r1): 500s since 2
 00:00  back from 2 to 1 (previous, unverified)
-       !! this release was never verified healthy
+       !! nobody is known to have verified this release healthy
 00:01  plan dir:/srv/shop: 2 → 1
          rung 1: direct (at least 0% of the capacity serves)
            1.1 all to 1

@@ -52,7 +52,7 @@ impl Report {
         Self { intent, adopted, outcome, lines, spooled }
     }
     pub(crate) fn refused(intent: Intent, error: &Error) -> Self {
-        let outcome = Outcome::Refused { why: error.to_string(), lift: "do what the first line says".into() };
+        let outcome = Outcome::Refused { why: error.to_string(), lift: "mend what the first line names".into() };
         Self { intent, adopted: false, outcome, lines: vec![], spooled: None }
     }
     /// The report of a run that has ended, from its journal.
@@ -239,7 +239,14 @@ impl Report {
                 todo.extend(self.plan().filter(|plan| plan.rungs.len() > 1).map(|plan| plan.page.clone()));
             }
             Outcome::Superseded { by } => {
-                todo.push(format!("{by} came in between: check whether what runs now is wanted"))
+                todo.push(format!("{by} came in between: check whether what runs now is wanted"));
+                if self.was_adopted() {
+                    todo.push(
+                        "order it again if it is still wanted: this call went on with a run that was left unfinished, and what \
+                         it ordered itself was not begun"
+                            .into(),
+                    );
+                }
             }
             Outcome::Refused { lift, .. } => todo.push(lift.clone()),
             Outcome::Stuck { human, .. } => todo.push(human.clone()),

@@ -3,7 +3,7 @@
 use super::{SwarmService, Way, observe::Version, prepare::To};
 use crate::{error, marks::Marks};
 use bollard::query_parameters::UpdateServiceOptions;
-use rollback_core::{Applied, Approved, Error, Kind, Result, Token, Work};
+use rollback_core::{Applied, Approved, Error, Kind, Payload, Result, Token, Work};
 
 impl SwarmService {
     pub(super) async fn carry_out(&self, approved: &Approved, token: Token, work: &Work) -> Result<Applied> {
@@ -60,6 +60,6 @@ impl SwarmService {
             }
             _ => error::write(operation)(e),
         })?;
-        Ok(Applied::submitted())
+        Ok(Applied::submitted().with_handle(Payload::of(&version)?))
     }
 }

@@ -7,8 +7,8 @@ use bollard::{
     query_parameters::{InspectServiceOptions, ListTasksOptions},
 };
 use rollback_core::{
-    Error, Identity, InFlight, Kind, Look, Observation, Ours, PartState, Payload, Release, ReleaseId, Result, RunId,
-    Running, Settled, Stored, Timestamp, Token, Trace, process::Process, redact::without_secrets, seconds,
+    Error, Identity, InFlight, Kind, Look, Mark, Observation, Ours, PartState, Payload, Release, ReleaseId, Result,
+    RunId, Running, Settled, Stored, Timestamp, Token, Trace, process::Process, redact::without_secrets, seconds,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -196,6 +196,16 @@ impl SwarmService {
                 None => Ours::Complete,
                 Some(_) => Ours::Current,
             },
+            // A write that was answered has happened: where what it set is gone, somebody came after it. A rollback of Swarm
+            // takes the labels away with the template.
+            (Some(mark), key) if mark.handle.is_some() && sets_another(mark, &read.told) => Ours::Replaced {
+                by: key.clone().unwrap_or_else(|| match read.update {
+                    Some(Update::ROLLBACK_STARTED | Update::ROLLBACK_PAUSED | Update::ROLLBACK_COMPLETED) => {
+                        format!("docker service rollback, of somebody or of Swarm itself, to {}", read.told)
+                    }
+                    _ => read.told.to_string(),
+                }),
+            },
             _ => Ours::CannotTell,
         };
         let mut seen = Observation::new(identity, [(PART.into(), part)], token).with_ours(ours);
@@ -221,6 +231,12 @@ impl SwarmService {
         }
         Ok(seen.with_trace(trace))
     }
+}
+
+/// What was to be set is another release than this one.
+fn sets_another(mark: &Mark, told: &ReleaseId) -> bool {
+    let set = mark.change.as_ref().and_then(|change| change.only_release().ok());
+    set.is_some_and(|release| release != told)
 }
 
 impl Read {

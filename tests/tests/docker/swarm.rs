@@ -225,6 +225,29 @@ async fn by_swarm_s_own_rollback_and_twice_does_not_go_forward_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the Docker bed"]
+async fn an_undo_of_the_rollback_is_somebody_elses_word() {
+    let web = Web::new("swarm-undo", "v1", &[]);
+    web.deploy("v2");
+    // It is under way for long enough to be undone.
+    web.docker(&["service", "update", "--detach", "--no-resolve-image", "--update-delay", "20s", web.name()]);
+    web.wait();
+    let target = web.target().await;
+    let undone = async {
+        while web.image() != web.project.tag("v1") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        web.docker(&["service", "rollback", "--detach", web.name()]);
+    };
+    let rollback = flow(&target);
+    let (report, ()) = tokio::join!(rollback.run(), undone);
+    let report = report.unwrap();
+    let Outcome::Superseded { by } = report.outcome() else { panic!("{report}") };
+    assert!(by.contains("docker service rollback"), "{report}");
+    assert_eq!(web.image(), web.project.tag("v2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Docker bed"]
 async fn swarm_remembers_one_and_records_remember_more() {
     let web = Web::new("swarm-recorded", "v1", &["--update-order", "start-first"]);
     let target = web.target().await;

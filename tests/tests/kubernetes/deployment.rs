@@ -198,6 +198,27 @@ async fn a_concurrent_deploy_is_never_overwritten() {
     assert_eq!(space.image(NAME).await, "v3");
 }
 
+/// `kubectl rollout undo` brings back the very release that was blamed, and takes the marks away with the annotations.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Kubernetes bed"]
+async fn an_undo_of_the_rollback_is_somebody_elses_word() {
+    let (space, target) = failed("undo", "v2").await;
+    // It is under way for long enough to be undone.
+    space.edit(NAME, json!({"spec": {"minReadySeconds": 20}})).await;
+    settled(&target).await;
+    let rollback = rollback(target);
+    let undoes = async {
+        until("it has written", || async { (space.image(NAME).await == "v1").then_some(()) }).await;
+        let namespace = space.namespace.clone();
+        let undo = move || kubectl(&["-n", &namespace, "rollout", "undo", "deployment/checkout"]);
+        tokio::task::spawn_blocking(undo).await.unwrap();
+    };
+    let (report, _) = tokio::join!(rollback.run(), undoes);
+    let report = report.unwrap();
+    assert_eq!(report.outcome(), &Outcome::superseded_by(id("v2").as_str()), "{report}");
+    assert_eq!(space.image(NAME).await, "v2");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the Kubernetes bed"]
 async fn scaling_and_annotations_do_not_disturb_it() {

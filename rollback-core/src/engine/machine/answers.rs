@@ -33,7 +33,7 @@ impl State {
                     self.unjournalled = true;
                     let lift = match fault.kind {
                         Kind::Unavailable => "make the target reachable, and check that it is the right one",
-                        _ => "do what the first line says, and check that it is the right target",
+                        _ => "mend what the first line names, and check that it is the right target",
                     };
                     self.refuse(fault.to_string(), lift);
                 }
@@ -53,7 +53,7 @@ impl State {
                 if !looked_first && !self.try_again(&fault) {
                     let lift = match fault.kind {
                         Kind::Unavailable => "make the target observable again",
-                        _ => "do what the first line says, then run it again",
+                        _ => "mend what the first line names, then run it again",
                     };
                     self.refuse(fault.to_string(), lift);
                 }

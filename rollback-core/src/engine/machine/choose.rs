@@ -122,7 +122,11 @@ impl State {
         let named = intent.suspect.as_ref();
         // Where no journal tells, what the target remembers does.
         let half_way = restart_of(seen).filter(|_| policy.take_over);
-        let taken_over = past.taken_over.clone().or(half_way).map(|trace| (trace, "was taken over"));
+        let taken_over = past
+            .taken_over
+            .clone()
+            .or(half_way)
+            .map(|trace| (trace, if policy.dry_run { "has not ended" } else { "was taken over" }));
         let stuck = || past.left_undone(seen).map(|trace| (trace, "got stuck"));
         let goal = taken_over.or_else(stuck).filter(|_| named.is_none());
         self.scratch.goes_on = goal.is_some();

@@ -51,6 +51,8 @@ impl State {
                 Outcome::Stuck { .. } if self.may_have_touched() => {
                     vec![failed(left), mark(wanted, Standing::Seen, "a rollback to it got stuck".to_owned(), at)]
                 }
+                // Somebody came between; the blame stands all the same. Who took the lock over goes on with it, and marks it.
+                Outcome::Superseded { .. } if !self.unjournalled => vec![failed(left)],
                 _ => vec![],
             };
             for entry in marks {

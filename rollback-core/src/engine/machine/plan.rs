@@ -34,7 +34,11 @@ impl State {
             return self.end(Outcome::NothingToDo);
         }
         plan.shrink();
+        let only_verifies = plan.is_nothing();
         self.put(Entry::Planned(Arc::new(plan)));
+        if only_verifies && self.policy().dry_run && !self.has(Bug::DryRunWrites) {
+            self.end(Outcome::Rehearsed);
+        }
     }
 
     pub(super) fn prepared(&mut self, prepared: Result<crate::Prepared, Fault>) {
@@ -43,7 +47,7 @@ impl State {
                 let blocks = prepared.findings.iter().find(|f| f.severity == Severity::Blocks);
                 if let Some(finding) = blocks {
                     let why = format!("{} ({})", finding.text, finding.code);
-                    return self.unpreparable(why, "do what the first line says");
+                    return self.unpreparable(why, "mend what the first line names, then order it again");
                 }
                 self.scratch.preparing.push(Arc::new(prepared.approved));
                 self.scratch.findings.extend(prepared.findings);
@@ -67,7 +71,7 @@ impl State {
                 if !self.is_last_rung() && matches!(fault.kind, Kind::NotFound | Kind::Unsupported) {
                     return self.fail_rung(fault.to_string());
                 }
-                self.unpreparable(fault.to_string(), "do what the first line says, or name another release");
+                self.unpreparable(fault.to_string(), "mend what the first line names, or name another release");
             }
         }
     }

@@ -143,7 +143,14 @@ pub(crate) async fn drive(target: &dyn Target, setup: &Setup, intent: Arc<Intent
             return driver.end(&state, outcome.clone());
         }
         let answer = driver.answer(ask, &state).await;
-        let answer = driver.fenced.take().map_or(answer, |fault| Answer::Fenced(*fault));
+        let answer = match driver.fenced.take() {
+            None => answer,
+            Some(fault) => {
+                // It is not ours to keep: what is still to be asked at the end must be answered.
+                driver.holding.lease = None;
+                Answer::Fenced(*fault)
+            }
+        };
         ask = driver.turn(&mut state, answer);
     }
 }

@@ -41,6 +41,8 @@ impl State {
             Answer::Begun(begun) => self.begun(begun),
             Answer::Appended(Ok(())) => self.appended(),
             Answer::Appended(Err(fault)) => self.not_appended(&fault),
+            // A run whose end was taken down has no lease any more: the append that is tried again tells.
+            Answer::Fenced(_) if self.is_ending() => {}
             Answer::Fenced(_) => self.fenced(),
             Answer::Observed(Ok(seen)) => {
                 self.observed(Arc::new(seen));

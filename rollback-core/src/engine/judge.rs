@@ -192,7 +192,9 @@ pub(super) fn residue(plan: &Plan, rung: usize, seen: &Observation) -> Vec<DiffL
                 lines.push(DiffLine { what: format!("{id} {what}"), from, to });
             }
         };
-        if !decided {
+        // What was to be scaled to nothing, and is, runs no release.
+        let nothing = wish.capacity.is_some_and(|c| c.count() == 0) && now.release.is_none();
+        if !decided && !nothing {
             differs("release", wish.release.as_ref().map(ToString::to_string), now.release.map(|r| r.to_string()));
         }
         differs("weight", wish.weight.map(|w| w.to_string()), now.weight.map(|w| w.to_string()));
@@ -211,7 +213,8 @@ pub(super) fn residue(plan: &Plan, rung: usize, seen: &Observation) -> Vec<DiffL
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Identity, Token, Wish};
+    use crate::{Capabilities, Capacity, Identity, Release, Situation, Step, Token, Weight, Wish};
+    use std::time::Duration;
 
     fn now(parts: &[(&str, &str)]) -> Observation {
         let runs = |release: &str| PartState::new(Some(release.into()), Running::Release(release.into()));
@@ -250,6 +253,23 @@ mod tests {
             assert_eq!(still_serves(&"2".into(), &told(release)).is_some(), back, "{release}");
             assert_eq!(serves_elsewhere(&"1".into(), &[], &told(release)).is_some(), elsewhere, "{release}");
         }
+    }
+
+    #[test]
+    fn what_was_scaled_to_nothing_as_planned_runs_no_release() {
+        let side = |running, instances| {
+            let part = PartState::new(Some("2".into()), running).with_capacity(instances, instances);
+            Observation::new(Identity::new("s", "o"), [("green".into(), part)], Token::none())
+        };
+        let (before, after) = (side(Running::Release("2".into()), 3), side(Running::Nothing, 0));
+        let capabilities = Capabilities::new(crate::Fencing::Token);
+        let situation = Situation::new("t".into(), capabilities, before.clone(), "2", Release::new("1"));
+        let drain = Change::capacity(&"green".into(), Capacity::Exactly(0));
+        let step = Step::new("green to nothing", drain, Duration::from_secs(1));
+        let plan = Plan::new(&situation, crate::Rung::new("blue/green", Weight::NONE, vec![step]));
+        assert_eq!(residue(&plan, 0, &after), []);
+        let left: Vec<String> = residue(&plan, 0, &before).iter().map(ToString::to_string).collect();
+        assert_eq!(left, ["green capacity: 0 → 3"]);
     }
 
     #[test]

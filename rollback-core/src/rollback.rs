@@ -204,7 +204,7 @@ impl Rollback {
     /// Runs it; or goes on with the run of this target that was left unfinished, with *that* run's intent. Every end of a run
     /// is in the report.
     ///
-    /// Ordered once more after a run that got [stuck](Outcome::Stuck), without a suspect named, it goes to where that one was
+    /// Ordered once more after a run that got [stuck](crate::Outcome::Stuck), without a suspect named, it goes to where that one was
     /// going, and verifies it. After one that reached its release it is refused: what runs
     /// then is left only for a suspect that is named.
     ///

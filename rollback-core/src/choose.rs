@@ -179,6 +179,7 @@ impl Past {
         ((&trace.left, &trace.reached) == (&stuck.left, &stuck.reached)).then(|| stuck.clone())
     }
 
+    /// The one in flight; else the newest that serves.
     fn blamed(&self, now: &Observation) -> Result<ReleaseId, NoChoice> {
         if let Some(to) = now.in_flight.as_ref().and_then(|f| f.to.as_ref()) {
             return Ok(to.clone());
@@ -271,7 +272,8 @@ impl Past {
             older().next().map(|r| made(r, "previous")).ok_or_else(|| {
                 NoChoice::new(
                     format!("history has no usable release before {suspect} ({} known in all)", self.history.len()),
-                    "name the release to go to, or import releases made elsewhere; record each at its deploy, so that it is known after the platform has pruned it",
+                    "name the release to go to, or import releases made elsewhere; record each at its deploy, so that it is \
+                     known after the platform has pruned it",
                 )
             })
         };

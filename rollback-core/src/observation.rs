@@ -57,6 +57,21 @@ impl Mark {
     pub fn new(key: impl Into<String>) -> Self {
         Self { key: key.into(), handle: None, change: None, age: Duration::ZERO }
     }
+    /// Somebody came after it: it was answered, so it has happened, and the platform is told to run another release than it
+    /// set. For a target whose object does not carry the [key](Mark::key) any more, as before the write, too, it would not.
+    ///
+    /// ```
+    /// # use rollback_core::{Change, Handle, Mark, Payload};
+    /// # fn answer() -> Payload { serde_json::from_str(r#"{"schema": "shop/answer", "version": 1, "value": 4}"#).unwrap() }
+    /// let mut mark = Mark::new("run-1/0.0");
+    /// mark.change = Some(Change::release(&"all".into(), &"1".into()));
+    /// assert!(!mark.was_undone(&"2".into()), "nobody knows whether it happened");
+    /// mark.handle = Some(Handle(answer()));
+    /// assert!(mark.was_undone(&"2".into()) && !mark.was_undone(&"1".into()));
+    /// ```
+    pub fn was_undone(&self, told: &ReleaseId) -> bool {
+        self.handle.is_some() && self.change.as_ref().and_then(Change::sets).is_some_and(|set| set != told)
+    }
 }
 
 /// What a platform calls a write that it accepted: a deployment id, a generation.

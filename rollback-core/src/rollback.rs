@@ -204,9 +204,9 @@ impl Rollback {
     /// Runs it; or goes on with the run of this target that was left unfinished, with *that* run's intent. Every end of a run
     /// is in the report.
     ///
-    /// Ordered once more after a run that got [stuck](crate::Outcome::Stuck), without a suspect named, it goes to where that one was
-    /// going, and verifies it. After one that reached its release it is refused: what runs
-    /// then is left only for a suspect that is named.
+    /// Ordered once more after a run that got [stuck](crate::Outcome::Stuck), without a suspect named, it goes to where that
+    /// one was going, and verifies it. After one that reached its release it is refused: what runs then is left only for a
+    /// suspect that is named.
     ///
     /// # Cancel safety
     /// Dropping the future at any await leaves a run that the same call goes on with, from any process that has the journal.

@@ -4,7 +4,7 @@
 //! A controller copies annotations of a Deployment to its ReplicaSet, and `kubectl rollout undo` copies them back: a mark
 //! alone proves nothing. It counts only together with the release that was written with it.
 
-use rollback_core::{Change, Mark, Ours, ReleaseId, Trace, Work};
+use rollback_core::{Mark, Ours, ReleaseId, Trace, Work};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -77,9 +77,7 @@ pub(crate) fn ours(annotations: &Annotations, mark: Option<&Mark>, told: &Releas
     let key = annotations.get(KEY);
     if key != Some(&mark.key) {
         // Before the write, and after somebody replaced the whole object, or all annotations, as `kubectl rollout undo` does.
-        // A write that was answered has happened: what it set is gone, so somebody came after it.
-        let gone = mark.handle.is_some() && mark.change.as_ref().is_some_and(|change| sets_another(change, told));
-        return match gone {
+        return match mark.was_undone(told) {
             true => Ours::Replaced { by: key.cloned().unwrap_or_else(|| told.to_string()) },
             false => Ours::CannotTell,
         };
@@ -91,19 +89,12 @@ pub(crate) fn ours(annotations: &Annotations, mark: Option<&Mark>, told: &Releas
     }
 }
 
-/// It sets releases, and none of them is this one.
-fn sets_another(change: &Change, told: &ReleaseId) -> bool {
-    let Change::Reach(shape) = change else { return false };
-    let mut releases = shape.0.values().filter_map(|wish| wish.release.as_ref()).peekable();
-    releases.peek().is_some() && releases.all(|release| release != told)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use rollback_core::{RunId, Timestamp, journal::MemoryShelf};
+    use rollback_core::{Change, RunId, Timestamp, journal::MemoryShelf};
     use std::{sync::Arc, time::Duration};
 
     fn work() -> Work {

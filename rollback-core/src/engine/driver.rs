@@ -597,36 +597,40 @@ impl Driver<'_> {
                 let mut query = RunQuery::of_target(&self.intent.target).with_limit(1);
                 query.unfinished = true;
                 match within(time, "read the unfinished runs", self.setup.journal.runs(&query)).await {
-                    Ok(runs) => {
-                        past.unfinished = runs.into_iter().next().map(Box::new);
-                        // Which the order would go on with.
-                        self.replaced = past.unfinished.as_ref().map(|run| run.run.clone());
-                    }
+                    Ok(runs) => past.unfinished = runs.into_iter().next().map(Box::new),
                     Err(fault) => lost.push(("unfinished runs".to_owned(), fault)),
                 }
             }
-            // Where a suspect is named, it does not matter where another run was going.
-            if let Some(run) = self.replaced.as_ref().filter(|_| self.intent.suspect.is_none()) {
+            // Where a suspect is named, it does not matter where another run was going. Without a lock, the one that has not
+            // ended is what the order would go on with.
+            let before = self.replaced.as_ref().or(past.unfinished.as_ref().map(|run| &run.run));
+            if let Some(run) = before.filter(|_| self.intent.suspect.is_none()) {
                 match within(time, "read the run that was taken over", self.setup.journal.read(run)).await {
                     Ok((_, lines)) => past.taken_over = goal(run, &lines),
                     Err(fault) => lost.push(("the run that was taken over".to_owned(), fault)),
                 }
             }
-            // Nothing was ever blamed: nobody got stuck on the way from it.
-            if self.intent.suspect.is_none() && past.ledger.iter().any(|entry| entry.standing == Standing::Failed) {
-                match within(time, "read the last run", self.last_stuck()).await {
-                    Ok(stuck) => past.stuck = stuck,
-                    Err(fault) => lost.push(("last run".to_owned(), fault)),
-                }
-            }
             // What a budget is counted from; a person has none.
-            if self.intent.policy.ordered_by == crate::OrderedBy::Machine {
+            let budget = self.intent.policy.ordered_by == crate::OrderedBy::Machine;
+            // Where nothing was ever blamed, nobody got stuck on the way from it.
+            let blamed = past.ledger.iter().any(|entry| entry.standing == Standing::Failed);
+            let goes_on = self.intent.suspect.is_none() && blamed;
+            if budget || goes_on {
                 let query = RunQuery::of_target(&self.intent.target).with_limit(100);
-                match within(time, "read the recent runs", self.setup.journal.runs(&query)).await {
-                    Ok(runs) => {
-                        past.recent = runs.iter().filter(|r| r.run != self.intent.run).filter_map(|r| r.wrote).collect()
+                let recent = within(time, "read the recent runs", self.setup.journal.runs(&query)).await;
+                let recent = recent.unwrap_or_else(|fault| {
+                    lost.push(("recent runs".to_owned(), fault));
+                    vec![]
+                });
+                let others = || recent.iter().filter(|run| run.run != self.intent.run);
+                if budget {
+                    past.recent = others().filter_map(|run| run.wrote).collect();
+                }
+                if let Some(run) = last_stuck(others()).filter(|_| goes_on) {
+                    match within(time, "read the run that got stuck", self.setup.journal.read(run)).await {
+                        Ok((_, lines)) => past.stuck = goal(run, &lines),
+                        Err(fault) => lost.push(("the run that got stuck".to_owned(), fault)),
                     }
-                    Err(fault) => lost.push(("recent runs".to_owned(), fault)),
                 }
             }
         }
@@ -636,21 +640,6 @@ impl Driver<'_> {
             Some(Err(_)) | None => {}
         }
         Answer::Past(Ok(past), lost)
-    }
-
-    /// Where the last run that began to write was going, if it got stuck, and none has reached that since.
-    async fn last_stuck(&self) -> Result<Option<Trace>> {
-        const LATER: usize = 20;
-        let runs = self.setup.journal.runs(&RunQuery::of_target(&self.intent.target).with_limit(LATER)).await?;
-        let reached = |run: &RunSummary| matches!(run.outcome, Some(Outcome::Recovered | Outcome::NotRecovered { .. }));
-        let last = runs.iter().find(|run| run.run != self.intent.run && (run.wrote.is_some() || reached(run)));
-        match last {
-            Some(last) if matches!(last.outcome, Some(Outcome::Stuck { .. })) => {
-                let (_, lines) = self.setup.journal.read(&last.run).await?;
-                Ok(goal(&last.run, &lines))
-            }
-            _ => Ok(None),
-        }
     }
 
     /// What broke the glass without a journal left its trace in the spool, and whoever comes next may have one.
@@ -681,6 +670,14 @@ fn no_such_freeze() -> Fault {
 
 fn approved_target(state: &State) -> crate::TargetId {
     state.intent().map_or_else(|| crate::TargetId::new(""), |i| i.target.clone())
+}
+
+/// The last of these that began to write, if it got stuck, and none has reached its release since.
+fn last_stuck<'a>(newest_first: impl Iterator<Item = &'a RunSummary>) -> Option<&'a crate::RunId> {
+    const LATER: usize = 20;
+    let reached = |run: &RunSummary| matches!(run.outcome, Some(Outcome::Recovered | Outcome::NotRecovered { .. }));
+    let last = newest_first.take(LATER).find(|run| run.wrote.is_some() || reached(run));
+    last.filter(|run| matches!(run.outcome, Some(Outcome::Stuck { .. }))).map(|run| &run.run)
 }
 
 /// Where a run was going, if it had begun to write.

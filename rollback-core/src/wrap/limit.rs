@@ -11,7 +11,6 @@ use tokio::sync::Semaphore;
 struct Permits(Arc<Semaphore>);
 
 #[async_trait]
-
 impl Guard for Permits {
     async fn guard<R, F, Fut>(&self, call: Call, make: F) -> Result<R>
     where

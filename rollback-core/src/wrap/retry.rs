@@ -86,7 +86,6 @@ impl RetryOptions {
 }
 
 #[async_trait]
-
 impl Guard for RetryOptions {
     async fn guard<R, F, Fut>(&self, call: Call, make: F) -> Result<R>
     where

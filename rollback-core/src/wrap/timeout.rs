@@ -60,7 +60,6 @@ impl TimeoutOptions {
 }
 
 #[async_trait]
-
 impl Guard for TimeoutOptions {
     async fn guard<R, F, Fut>(&self, call: Call, make: F) -> Result<R>
     where

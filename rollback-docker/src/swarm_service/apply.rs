@@ -52,6 +52,7 @@ impl SwarmService {
                 spec.labels = Some(labels);
             }
         }
+        let handle = Payload::of(&version)?;
         let written = self.inner.engine.client().update_service(&read.service, spec, options, None).await;
         written.map_err(|e| match &e {
             // It says so with a 500: the index is no more the one that was read.
@@ -60,6 +61,6 @@ impl SwarmService {
             }
             _ => error::write(operation)(e),
         })?;
-        Ok(Applied::submitted().with_handle(Payload::of(&version)?))
+        Ok(Applied::submitted().with_handle(handle))
     }
 }

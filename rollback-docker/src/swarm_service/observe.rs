@@ -7,8 +7,8 @@ use bollard::{
     query_parameters::{InspectServiceOptions, ListTasksOptions},
 };
 use rollback_core::{
-    Error, Identity, InFlight, Kind, Look, Mark, Observation, Ours, PartState, Payload, Release, ReleaseId, Result,
-    RunId, Running, Settled, Stored, Timestamp, Token, Trace, process::Process, redact::without_secrets, seconds,
+    Error, Identity, InFlight, Kind, Look, Observation, Ours, PartState, Payload, Release, ReleaseId, Result, RunId,
+    Running, Settled, Stored, Timestamp, Token, Trace, process::Process, redact::without_secrets, seconds,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,7 +25,7 @@ const LATELY: Duration = seconds(10);
 /// How much longer than its grace a task may take to stop. One that takes longer is on a node that is gone.
 const SLACK: Duration = seconds(5);
 
-/// What compare-and-set needs.
+/// What compare-and-set needs, and the handle of a write: from which version on it was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Version {
     pub(super) service: String,
@@ -196,9 +196,8 @@ impl SwarmService {
                 None => Ours::Complete,
                 Some(_) => Ours::Current,
             },
-            // A write that was answered has happened: where what it set is gone, somebody came after it. A rollback of Swarm
-            // takes the labels away with the template.
-            (Some(mark), key) if mark.handle.is_some() && sets_another(mark, &read.told) => Ours::Replaced {
+            // A rollback of Swarm takes the labels away with the template.
+            (Some(mark), key) if mark.was_undone(&read.told) => Ours::Replaced {
                 by: key.clone().unwrap_or_else(|| match read.update {
                     Some(Update::ROLLBACK_STARTED | Update::ROLLBACK_PAUSED | Update::ROLLBACK_COMPLETED) => {
                         format!("docker service rollback, of somebody or of Swarm itself, to {}", read.told)
@@ -231,12 +230,6 @@ impl SwarmService {
         }
         Ok(seen.with_trace(trace))
     }
-}
-
-/// What was to be set is another release than this one.
-fn sets_another(mark: &Mark, told: &ReleaseId) -> bool {
-    let set = mark.change.as_ref().and_then(|change| change.only_release().ok());
-    set.is_some_and(|release| release != told)
 }
 
 impl Read {

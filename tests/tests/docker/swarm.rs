@@ -232,15 +232,10 @@ async fn an_undo_of_the_rollback_is_somebody_elses_word() {
     web.docker(&["service", "update", "--detach", "--no-resolve-image", "--update-delay", "20s", web.name()]);
     web.wait();
     let target = web.target().await;
-    let undone = async {
-        while web.image() != web.project.tag("v1") {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        web.docker(&["service", "rollback", "--detach", web.name()]);
-    };
-    let rollback = flow(&target);
-    let (report, ()) = tokio::join!(rollback.run(), undone);
-    let report = report.unwrap();
+    let run = tokio::spawn(async move { flow(&target).run().await });
+    wait_until("it has written", || web.image() == web.project.tag("v1"));
+    web.docker(&["service", "rollback", "--detach", web.name()]);
+    let report = run.await.unwrap().unwrap();
     let Outcome::Superseded { by } = report.outcome() else { panic!("{report}") };
     assert!(by.contains("docker service rollback"), "{report}");
     assert_eq!(web.image(), web.project.tag("v2"));

@@ -365,7 +365,7 @@ fn a_bed_that_is_killed_leaves_nothing_and_another_goes_on() {
 fn components_are_restarted_and_old_pages_compacted() {
     let bed = Another::up("faults");
     bed.kubectl(&["create", "deployment", "web", "--image", "bed/server:v1"]);
-    bed.kubectl(&["rollout", "status", "deployment/web", "--timeout", "180s"]);
+    bed.kubectl(&["rollout", "status", "deployment/web", "--timeout", "60s"]);
     let list: Value = serde_json::from_str(&bed.kubectl(&["get", "--raw", "/api/v1/configmaps"])).unwrap();
     let before = list["metadata"]["resourceVersion"].as_str().unwrap();
 
@@ -373,12 +373,12 @@ fn components_are_restarted_and_old_pages_compacted() {
     run(&["kill", &bed.0, "controller-manager"]);
     bed.kubectl(&["scale", "deployment/web", "--replicas", "2"]);
     run(&["start", &bed.0, "controller-manager"]);
-    bed.kubectl(&["wait", "deployment/web", "--for", "jsonpath={.status.readyReplicas}=2", "--timeout", "180s"]);
+    bed.kubectl(&["wait", "deployment/web", "--for", "jsonpath={.status.readyReplicas}=2", "--timeout", "60s"]);
     for component in ["apiserver", "kubelet", "containerd", "etcd"] {
         run(&["restart", &bed.0, component]);
     }
     bed.kubectl(&["scale", "deployment/web", "--replicas", "3"]);
-    bed.kubectl(&["wait", "deployment/web", "--for", "jsonpath={.status.readyReplicas}=3", "--timeout", "180s"]);
+    bed.kubectl(&["wait", "deployment/web", "--for", "jsonpath={.status.readyReplicas}=3", "--timeout", "60s"]);
 
     // A watch from before the compaction is told that it is too late, once the API server has forgotten too.
     run(&["compact", &bed.0]);

@@ -100,9 +100,9 @@ pub struct Approved {
     /// What.
     pub change: Change,
     /// How: small. Bulk goes into `artifact`.
-    pub instructions: Option<Payload>,
+    pub instructions: Option<Box<Payload>>,
     /// How, in bulk.
-    pub artifact: Option<Artifact>,
+    pub artifact: Option<Box<Artifact>>,
     /// What changes, for people.
     pub diff: Vec<DiffLine>,
     /// How it is to be afterwards.
@@ -159,12 +159,12 @@ impl Prepared {
     }
     /// How: small.
     pub fn with_instructions(mut self, instructions: Payload) -> Self {
-        self.approved.instructions = Some(instructions);
+        self.approved.instructions = Some(Box::new(instructions));
         self
     }
     /// How, in bulk.
     pub fn with_artifact(mut self, artifact: Artifact) -> Self {
-        self.approved.artifact = Some(artifact);
+        self.approved.artifact = Some(Box::new(artifact));
         self
     }
     /// What changes, for people.

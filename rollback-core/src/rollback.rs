@@ -53,7 +53,7 @@ struct Order {
     who: Option<String>,
     why: String,
     suspect: Option<ReleaseId>,
-    detected: Option<Detection>,
+    detected: Option<Box<Detection>>,
     choose: Choose,
     policy: Arc<Policy>,
 }
@@ -96,7 +96,7 @@ impl Rollback {
     }
     /// What was seen before it was ordered: the beginning of the report's timeline.
     pub fn detected(mut self, detection: Detection) -> Self {
-        self.order_mut().detected = Some(detection);
+        self.order_mut().detected = Some(Box::new(detection));
         self
     }
     /// The suspect: the release that must be left. If it is not named, it is the one in flight, else the newest that serves.
@@ -410,7 +410,7 @@ impl Order {
         intent.health = setup.health.as_ref().map(|h| h.name());
         intent.verifiers = setup.verifiers.iter().map(|v| (v.name(), v.window())).collect();
         intent.freezes = setup.freezes.iter().map(|f| f.name()).collect();
-        intent.trial = setup.trial.as_ref().map(|t| (t.name(), t.window()));
+        intent.trial = setup.trial.as_ref().map(|t| Box::new((t.name(), t.window())));
         intent
     }
 }

@@ -222,9 +222,9 @@ impl Driver<'_> {
             }
             if let EventKind::Journalled(line) = self.tell(kind) {
                 unjournalled |= state.is_unjournalled();
-                // By a quarter, not by doubling: ten thousand runs hold their lines at once.
+                // By little, not by doubling: ten thousand runs hold their lines at once.
                 if self.lines.len() == self.lines.capacity() {
-                    self.lines.reserve_exact((self.lines.len() / 4).max(2));
+                    self.lines.reserve_exact((self.lines.len() / 8).max(2));
                 }
                 self.lines.push(*line);
             }

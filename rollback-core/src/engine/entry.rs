@@ -37,13 +37,13 @@ pub enum Entry {
         /// Reached.
         wanted: Arc<Release>,
         /// Why this one: `last verified healthy`, `previous, unverified`.
-        why: String,
+        why: Box<str>,
         /// It was not verified healthy.
         unverified: bool,
         /// The run whose trace was found then. A trace of another one that shows later was left by somebody who broke the
         /// glass meanwhile, and whom no journal kept out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        trace: Option<RunId>,
+        trace: Option<Box<RunId>>,
     },
     /// A release known bad is gone to all the same.
     Overridden {
@@ -61,7 +61,7 @@ pub enum Entry {
         /// In the order of its steps.
         approved: Vec<Arc<Approved>>,
         /// What was found out.
-        findings: Vec<Finding>,
+        findings: Box<[Finding]>,
     },
     /// Someone said yes.
     Approved {

@@ -93,7 +93,8 @@ impl Fold {
         match &line.entry {
             Entry::Identified(identity) => self.identity = Some(identity.clone()),
             Entry::Chose { suspect, wanted, trace, .. } => {
-                self.goal = Some(Goal { suspect: suspect.clone(), wanted: wanted.clone(), trace: trace.clone() });
+                self.goal =
+                    Some(Goal { suspect: suspect.clone(), wanted: wanted.clone(), trace: trace.as_deref().cloned() });
                 // Chosen again, because the first one turned out to be gone: all that was planned was for that one.
                 self.plan = None;
                 self.overridden = false;

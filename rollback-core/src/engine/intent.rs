@@ -36,10 +36,10 @@ pub struct Intent {
     /// The freezes' names.
     pub freezes: Vec<String>,
     /// The name and window of what tries the release elsewhere first.
-    pub trial: Option<(String, Window)>,
+    pub trial: Option<Box<(String, Window)>>,
     /// What was seen before it was ordered, if that was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub detected: Option<Detection>,
+    pub detected: Option<Box<Detection>>,
 }
 
 impl Intent {

@@ -193,7 +193,7 @@ pub fn last_line(seq: u64, epoch: u64, at: Timestamp, times: (Duration, Duration
 pub fn artifacts_of(line: &Line) -> Vec<&Artifact> {
     match &line.entry {
         Entry::EvidenceKept(kept) => kept.iter().collect(),
-        Entry::Prepared { approved, .. } => approved.iter().filter_map(|a| a.artifact.as_ref()).collect(),
+        Entry::Prepared { approved, .. } => approved.iter().filter_map(|a| a.artifact.as_deref()).collect(),
         _ => vec![],
     }
 }

@@ -89,7 +89,7 @@ impl Report {
     }
     /// What was seen before it was ordered, if that was told.
     pub fn detected(&self) -> Option<&Detection> {
-        self.intent.detected.as_ref()
+        self.intent.detected.as_deref()
     }
     /// It was left unfinished by an earlier process or call, and this one went on with it.
     pub fn was_adopted(&self) -> bool {

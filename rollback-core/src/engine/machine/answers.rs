@@ -27,7 +27,7 @@ impl State {
                 }
                 self.intent = Some(intent);
             }
-            Answer::Identified(Ok(identity)) => self.scratch.identity = Some(identity),
+            Answer::Identified(Ok(identity)) => self.scratch.identity = Some(Box::new(identity)),
             Answer::Identified(Err(fault)) => {
                 if !self.try_again(&fault) {
                     self.unjournalled = true;
@@ -194,7 +194,7 @@ impl State {
             began.health.iter().filter(|_| brought.health.is_none()).map(|name| format!("health check {name}")),
         );
         let trial = began.trial.iter().filter(|_| brought.trial.is_none() && !self.fold.tried);
-        missing.extend(trial.map(|(name, _)| format!("trial {name}")));
+        missing.extend(trial.map(|trial| format!("trial {}", trial.0)));
         if !missing.is_empty() {
             self.unjournalled = true;
             return self.refuse(

@@ -176,7 +176,13 @@ impl State {
                 }
                 let known_bad = chosen.known_bad.then(|| chosen.wanted.id.clone());
                 let Chosen { suspect, wanted, why, unverified, .. } = chosen;
-                self.put(Entry::Chose { suspect, wanted: Arc::new(wanted), why, unverified, trace });
+                self.put(Entry::Chose {
+                    suspect,
+                    wanted: Arc::new(wanted),
+                    why: why.into(),
+                    unverified,
+                    trace: trace.map(Box::new),
+                });
                 if let Some(release) = known_bad {
                     let why = policy.known_bad.clone().unwrap_or_default();
                     self.put(Entry::Overridden { release, why });
@@ -219,7 +225,7 @@ mod tests {
             wanted: Arc::new(Release::new("good")),
             why: "previous".into(),
             unverified: true,
-            trace: Some("before".into()),
+            trace: Some(Box::new("before".into())),
         };
         let mut state = State::new(capabilities);
         let mut intent = Intent::new(RunId::new("r"), "t".into(), "me", "500s");

@@ -11,9 +11,18 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+/// As long as there are any.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Freezing {
+    /// Freezes that this process asked for, or went on asking for.
+    own: Vec<String>,
+    /// The last of them, as long as it has no answer.
+    asking: Asking,
+}
+
 /// Of the freeze that is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Asking {
+struct Asking {
     /// Look whether it holds before asking (again).
     look: bool,
     /// When an answer was lost the last time.
@@ -38,10 +47,21 @@ impl State {
         self.intent.as_ref()?.freezes.iter().find(due).cloned()
     }
 
+    fn freezing(&mut self) -> &mut Freezing {
+        self.scratch.freezing.get_or_insert_default()
+    }
+    fn asking(&mut self) -> &mut Asking {
+        &mut self.freezing().asking
+    }
+    /// This process has.
+    fn has_asked(&self, name: &str) -> bool {
+        self.scratch.freezing.as_ref().is_some_and(|freezing| freezing.own.iter().any(|own| own == name))
+    }
+
     /// It ran out while nobody drove the run.
     fn has_lapsed(&self, name: &str) -> bool {
         let until = self.fold.freezing.get(name).copied().flatten();
-        !self.scratch.freezing.iter().any(|own| own == name) && until.is_some_and(|until| until <= self.wall)
+        !self.has_asked(name) && until.is_some_and(|until| until <= self.wall)
     }
 
     /// Its intent, a look whether it holds, or the question itself.
@@ -49,12 +69,12 @@ impl State {
         let intent = self.intent.clone()?;
         let known = self.fold.freezing.get(&name).copied();
         let again = known.is_none() || self.has_lapsed(&name);
-        if !self.scratch.freezing.contains(&name) {
+        if !self.has_asked(&name) {
             // An earlier process may have asked. Nobody at the glass can wait for a look.
             let unclear_at = known.map(|_| self.elapsed);
             let look = known.is_some() && intent.policy.freeze == Support::Must;
-            self.scratch.asking_freeze = Asking { look, unclear_at, ..Asking::default() };
-            self.scratch.freezing.push(name.clone());
+            *self.asking() = Asking { look, unclear_at, ..Asking::default() };
+            self.freezing().own.push(name.clone());
         }
         if again {
             // Every attempt is told the same end, and it is what is journalled.
@@ -68,7 +88,7 @@ impl State {
             return Some(Flow::Again);
         }
         let within = intent.policy.reply_within;
-        if self.scratch.asking_freeze.look {
+        if self.asking().look {
             return Some(Flow::Ask(Ask::Held { name, within }));
         }
         let hold = Hold::new(intent.run.clone(), intent.target.clone(), intent.who.clone(), intent.why.clone());
@@ -81,13 +101,13 @@ impl State {
         let fault = match was {
             Ok(was) => {
                 let until = self.fold.freezing.get(&name).copied().flatten();
-                self.scratch.asking_freeze = Asking::default();
+                *self.asking() = Asking::default();
                 return self.put(Entry::Froze { name, was: Some(Box::new(was)), until });
             }
             Err(fault) => fault,
         };
         let (now, lost) = (self.elapsed, fault.effect == Effect::Unknown && !self.has(Bug::LostFreezeIsNone));
-        let asking = &mut self.scratch.asking_freeze;
+        let asking = self.asking();
         asking.failing_since.get_or_insert(now);
         asking.fault = Some(Box::new(fault.clone()));
         if lost {
@@ -108,7 +128,7 @@ impl State {
         let (Some(name), Some(run)) = (self.next_freeze(), self.intent.as_ref().map(|i| i.run.clone())) else { return };
         let (again, late) = (self.wants_to_freeze_again(), self.freezing_takes_long());
         let (now, patience) = (self.elapsed, self.policy().look_again_for);
-        let asking = &mut self.scratch.asking_freeze;
+        let asking = self.asking();
         let failed = asking.fault.as_deref().cloned();
         match (holds, failed) {
             (Ok(holds), Some(fault)) if holds.iter().any(|hold| hold.run == run) && asking.last => {
@@ -141,12 +161,12 @@ impl State {
 
     /// It was not asked yet by this process, or not for long.
     fn wants_to_freeze_again(&self) -> bool {
-        let fault = self.scratch.asking_freeze.fault.as_ref();
+        let fault = self.scratch.freezing.as_ref().and_then(|freezing| freezing.asking.fault.as_ref());
         fault.is_none_or(|fault| fault.transient && !self.freezing_takes_long())
     }
 
     fn freezing_takes_long(&self) -> bool {
-        let since = self.scratch.asking_freeze.failing_since;
+        let since = self.scratch.freezing.as_ref().and_then(|freezing| freezing.asking.failing_since);
         since.is_some_and(|since| self.elapsed.saturating_sub(since) >= self.policy().reply_within)
     }
 
@@ -157,7 +177,7 @@ impl State {
 
     /// For certain: there is nothing to lift.
     fn not_frozen(&mut self, name: String, fault: &Fault) {
-        self.scratch.asking_freeze = Asking::default();
+        *self.asking() = Asking::default();
         if self.policy().freeze == Support::IfThere {
             self.lose(&format!("freeze {name}"), fault);
             return self.put(Entry::Froze { name, was: None, until: None });
@@ -169,7 +189,7 @@ impl State {
 
     /// It may hold, and nobody knows: it counts as held until it is lifted.
     fn unclear_freeze(&mut self, name: String, fault: Fault) {
-        self.scratch.asking_freeze = Asking::default();
+        *self.asking() = Asking::default();
         let why = format!("whether {name} is frozen is not known: {fault}");
         if self.policy().freeze == Support::IfThere {
             self.lose(&format!("freeze {name}"), &fault);

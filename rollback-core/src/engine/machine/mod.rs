@@ -35,7 +35,7 @@ use std::{sync::Arc, time::Duration};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Scratch {
     /// What the quick look at the beginning said.
-    identity: Option<Identity>,
+    identity: Option<Box<Identity>>,
     /// The latest read.
     seen: Option<Arc<Observation>>,
     /// The latest read was a full one.
@@ -67,10 +67,7 @@ struct Scratch {
     sleep: Option<Duration>,
     /// Before the same append is tried again.
     append_pause: Option<Duration>,
-    /// Freezes that this process asked for, or went on asking for.
-    freezing: Vec<String>,
-    /// The last of them, as long as it has no answer.
-    asking_freeze: freeze::Asking,
+    freezing: Option<Box<freeze::Freezing>>,
     /// What an approval is asked for.
     asking: Option<Digest>,
     /// The goal is that of a run that was taken over.

@@ -50,10 +50,10 @@ impl State {
         }
         match &self.fold.identity {
             None => {
-                self.put(Entry::Identified(identity));
+                self.put(Entry::Identified(*identity));
                 return Flow::Again;
             }
-            Some(was) if *was != identity && !self.has(Bug::IgnoreIdentity) => {
+            Some(was) if *was != *identity && !self.has(Bug::IgnoreIdentity) => {
                 let why = format!("this is {identity}, and the run began on {was}");
                 self.refuse(why, "point the run at the same object, or give it up");
                 return Flow::Again;

@@ -57,7 +57,7 @@ impl State {
                     let approved = std::mem::take(&mut self.scratch.preparing);
                     let mut findings = std::mem::take(&mut self.scratch.findings);
                     findings.extend(self.in_the_way(&approved));
-                    self.put(Entry::Prepared { rung, approved, findings });
+                    self.put(Entry::Prepared { rung, approved, findings: findings.into() });
                 }
             }
             Err(fault) if fault.kind == Kind::NotFound && self.choose_another(&fault) => {}

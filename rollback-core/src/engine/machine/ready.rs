@@ -39,7 +39,7 @@ impl State {
         if let Some(name) = self.next_freeze() {
             return self.freeze(name);
         }
-        if let Some((name, window)) = intent.trial.clone().filter(|_| !self.fold.tried) {
+        if let Some((name, window)) = intent.trial.as_deref().cloned().filter(|_| !self.fold.tried) {
             if policy.take_over {
                 // Nobody at the glass can wait for a window.
                 let what = format!("trial by {name}");

@@ -166,7 +166,7 @@ impl Past {
                     "run {} already left {} for {} at {}: going further back from {} would be a guess",
                     trace.run, trace.left, trace.reached, trace.at, trace.reached
                 ),
-                format!("if {suspect} is to be left too, name it as the suspect"),
+                format!("if {suspect} is to be left too, name it as the suspect, or name the release to go to"),
             )),
         }
     }
@@ -180,7 +180,7 @@ impl Past {
     }
 
     /// The one in flight; else the newest that serves.
-    fn blamed(&self, now: &Observation) -> Result<ReleaseId, NoChoice> {
+    pub(crate) fn blamed(&self, now: &Observation) -> Result<ReleaseId, NoChoice> {
         if let Some(to) = now.in_flight.as_ref().and_then(|f| f.to.as_ref()) {
             return Ok(to.clone());
         }
@@ -309,9 +309,10 @@ impl Past {
                         )
                     })
             }
-            Choose::Exactly(id) if id == suspect => {
-                Err(NoChoice::new(format!("{id} is the suspect"), "name another release, or another suspect"))
-            }
+            Choose::Exactly(id) if id == suspect => Err(NoChoice::new(
+                format!("{id} is the suspect: what is blamed, or what serves already"),
+                "name another release, or another suspect",
+            )),
             Choose::Exactly(id) => {
                 let from_ledger = || self.ledger.iter().map(|e| &e.release).find(|r| r.id == *id);
                 let Some(release) = self.history.iter().find(|r| r.id == *id).or_else(from_ledger) else {
@@ -419,6 +420,7 @@ mod tests {
             let none = past.suspect(None, now).unwrap_err();
             assert!(none.why.contains("run r-1 already left 5 for 4") && none.lift.contains("name it"), "{none:?}");
             assert_eq!(past.suspect(Some(&"4".into()), now).unwrap(), "4");
+            assert_eq!(past.blamed(now).unwrap(), "4", "by who names where to go, which is no guess");
         }
         // The rollback is still under way: what it is bringing is not to blame.
         let flight = InFlight::new(Payload::of(&Note).unwrap()).with_releases(Some("5".into()), Some("4".into()));

@@ -135,6 +135,9 @@ impl fmt::Display for Status {
             if let Some(trace) = &seen.trace {
                 let crate::Trace { run, left, reached, at } = trace;
                 write!(f, "\n  last rolled back {at}: from {left} to {reached}, by {run}")?;
+                if !seen.parts.values().any(|part| part.runs(reached)) {
+                    write!(f, "; {reached} runs nowhere now")?;
+                }
             }
         }
         for LedgerEntry { release, standing, at, why, .. } in &self.ledger {

@@ -240,6 +240,7 @@ async fn the_ledger_cannot_be_read() {
     let report = glass(&place, place.journal()).break_glass("down").await;
     recovered(&place, &report);
     lost(&report, "ledger", "checksum");
+    lost(&report, "ledger", "which releases are known bad");
     // The rest of the journal is there.
     assert_eq!(report.spooled(), None);
     assert_eq!(Report::of(&place.journal(), report.run()).await.unwrap().lines(), report.lines());
@@ -487,6 +488,7 @@ async fn with_neither_lock_nor_ledger_it_says_so() {
     let report = Rollback::break_glass_on(&target, "down").await;
     recovered(&place, &report);
     lost(&report, "journal and lock", "neither lock nor ledger");
+    lost(&report, "journal and lock", "which releases are known bad");
     spooled(&report);
     let again = Rollback::break_glass_on(&target, "down, again").await;
     assert!(matches!(again.outcome(), Outcome::Refused { lift, .. } if lift.contains("name it")), "{again}");

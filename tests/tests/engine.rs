@@ -643,6 +643,49 @@ async fn pressed_again_a_run_that_got_stuck_is_gone_on_with() {
     assert!(matches!(more.outcome(), Outcome::Refused { why, .. } if why.contains("already left 2 for 1")), "{more}");
 }
 
+/// A name is no guess: it needs nobody's leave, and goes before where an earlier run was going. Pressed twice it walks nowhere.
+#[tokio::test(start_paused = true)]
+async fn a_release_that_is_named_is_gone_to_after_a_rollback() {
+    let journal = MemoryJournal::new();
+    let shop = shop();
+    let first = flow(shop.clone(), journal.clone()).run().await.unwrap();
+    assert_eq!((first.outcome(), shop.is_live("1")), (&Outcome::Recovered, true), "{first}");
+    let named = async || flow(shop.clone(), journal.clone()).to(Choose::exactly("0")).run().await.unwrap();
+    let report = named().await;
+    assert_eq!((report.outcome(), shop.is_live("0")), (&Outcome::Recovered, true), "{report}");
+    let twice = named().await;
+    assert!(matches!(twice.outcome(), Outcome::Refused { why, .. } if why.contains("serves already")), "{twice}");
+
+    let (journal, shop) = (MemoryJournal::new(), self::shop().settles_after(hours(2)));
+    let soon = || flow(shop.clone(), journal.clone()).policy(Policy::default().with_deadline(minutes(5)));
+    let stuck = soon().run().await.unwrap();
+    assert!(matches!(stuck.outcome(), Outcome::Stuck { .. }), "{stuck}");
+    let report = soon().to(Choose::exactly("0")).run().await.unwrap();
+    assert_eq!(report.chosen().unwrap().wanted.id, "0", "{report}");
+}
+
+/// What is verified stays so where something else kept it from being reached; not where it would not come up.
+#[tokio::test(start_paused = true)]
+async fn a_rollback_that_got_stuck_says_nothing_against_a_verified_release() {
+    for (ill, standing) in [(false, Standing::Verified), (true, Standing::Seen)] {
+        let journal = MemoryJournal::new();
+        let shop = if ill { shop() } else { shop().settles_after(hours(2)) };
+        let verified = LedgerEntry::new(Release::new("1"), Standing::Verified, Timestamp(1), "watched");
+        journal.mark(shop.id(), &verified).await.unwrap();
+        let answers = if ill { Health::unhealthy("GET /health", "503") } else { Health::Healthy(vec![]) };
+        let report = flow(shop.clone(), journal.clone())
+            .using(Direct::default().with_settle_within(minutes(2)))
+            .healthy_when(Hears::of([answers]))
+            .run()
+            .await
+            .unwrap();
+        assert!(matches!(report.outcome(), Outcome::Stuck { .. }), "{report}");
+        let ledger = journal.ledger(shop.id()).await.unwrap();
+        let known = ledger.iter().find(|entry| entry.release.id == "1").unwrap();
+        assert_eq!(known.standing, standing, "{report}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn elapsed_time_survives_a_resume() {
     let journal = MemoryJournal::new();

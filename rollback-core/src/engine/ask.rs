@@ -8,6 +8,9 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 
+/// What is lost where the ledger could not be read.
+pub(super) const LEDGER: &str = "ledger";
+
 type Answered<T> = Result<T, Fault>;
 
 /// Something happened: an answer to the last [`Ask`], or a beginning.

@@ -3,7 +3,7 @@
 
 use super::{
     Spool,
-    ask::{Answer, Ask},
+    ask::{Answer, Ask, LEDGER},
     bug::Bug,
     machine::State,
 };
@@ -586,11 +586,11 @@ impl Driver<'_> {
         if self.silent {
             let why = "the journal did not answer before, and was not asked again";
             let silent = Error::new(Kind::Unavailable, "read the ledger").with_message(why).with_transient(false);
-            lost.push(("ledger".to_owned(), silent.into_fault()));
+            lost.push((LEDGER.to_owned(), silent.into_fault()));
         } else if self.holding.lease.is_some() || self.intent.policy.dry_run {
             match within(time, "read the ledger", self.setup.journal.ledger(&self.intent.target)).await {
                 Ok(ledger) => past.ledger = ledger,
-                Err(fault) => lost.push(("ledger".to_owned(), fault)),
+                Err(fault) => lost.push((LEDGER.to_owned(), fault)),
             }
             // A dry run takes no lock, so it must look who has it.
             if self.intent.policy.dry_run {

@@ -30,6 +30,7 @@ pub(super) struct Doing {
 pub(super) struct Goal {
     pub(super) suspect: ReleaseId,
     pub(super) wanted: Arc<Release>,
+    pub(super) unverified: bool,
     /// The run whose trace was found when that was chosen.
     pub(super) trace: Option<RunId>,
 }
@@ -92,9 +93,13 @@ impl Fold {
         self.acted = line.acted;
         match &line.entry {
             Entry::Identified(identity) => self.identity = Some(identity.clone()),
-            Entry::Chose { suspect, wanted, trace, .. } => {
-                self.goal =
-                    Some(Goal { suspect: suspect.clone(), wanted: wanted.clone(), trace: trace.as_deref().cloned() });
+            Entry::Chose { suspect, wanted, unverified, trace, .. } => {
+                self.goal = Some(Goal {
+                    suspect: suspect.clone(),
+                    wanted: wanted.clone(),
+                    unverified: *unverified,
+                    trace: trace.as_deref().cloned(),
+                });
                 // Chosen again, because the first one turned out to be gone: all that was planned was for that one.
                 self.plan = None;
                 self.overridden = false;

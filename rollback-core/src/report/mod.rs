@@ -177,6 +177,10 @@ impl Report {
             .filter(|e| matches!(e, Entry::Did { applied, .. } if !matches!(applied.extent, Extent::NotStarted { .. })))
             .count()
     }
+    /// A write was sent, or was about to be.
+    fn has_begun(&self) -> bool {
+        self.entries().any(|entry| matches!(entry, Entry::Doing { .. }))
+    }
     /// The freezes that still hold, with when they lapse: somebody must lift them.
     pub fn frozen(&self) -> Vec<(&str, Option<Timestamp>)> {
         self.freezes().into_iter().filter(|(.., certain)| *certain).map(|(name, until, _)| (name, until)).collect()

@@ -26,7 +26,9 @@ impl fmt::Display for Report {
             self.detection(f)?;
             self.timeline(f)?;
         }
-        section(f, "changes", self.diff().into_iter().map(ToString::to_string))?;
+        // What was begun, or was to be.
+        let changes = if self.has_begun() { "changes" } else { "would change" };
+        section(f, changes, self.diff().into_iter().map(ToString::to_string))?;
         section(f, "evidence", self.evidence().iter().map(|a| format!("{} {} ({} bytes)", a.kind, a.digest, a.bytes)))?;
         section(f, "not as planned", self.residue().iter().map(ToString::to_string))?;
         section(f, "LOST", self.losses().iter().map(|(what, why)| format!("{what}: {why}")))?;

@@ -121,7 +121,7 @@ impl State {
             }
             Err(fault) if policy.journal == Support::IfThere => {
                 self.unjournalled = true;
-                self.lose("journal and lock", &fault);
+                self.lose_ledger("journal and lock", &fault);
                 if let Some(intent) = self.intent.clone() {
                     self.events.push(EventKind::Began { intent, adopted: None });
                 }
@@ -165,7 +165,7 @@ impl State {
         self.events.push(EventKind::Began { intent: intent.clone(), adopted: Some(self.seq) });
         let brought = self.intent.replace(intent);
         let identity = self.scratch.identity.take();
-        self.scratch = Scratch { identity, ..Scratch::default() };
+        self.scratch = Scratch { identity, adopted: true, ..Scratch::default() };
         if let Some(brought) = brought.filter(|_| self.fold.outcome.is_none()) {
             self.compare(&brought);
         }

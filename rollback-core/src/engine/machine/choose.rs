@@ -3,7 +3,8 @@
 use super::State;
 use crate::{
     Chosen, Entry, Fault, NoChoice, Observation, OrderedBy, Ours, Outcome, PartState, Past, Policy, ReleaseId, Running,
-    Support, Trace, engine::bug::Bug,
+    Support, Trace,
+    engine::{ask::LEDGER, bug::Bug},
 };
 use std::sync::Arc;
 
@@ -88,7 +89,7 @@ impl State {
                 }
                 return self.refuse(fault.to_string(), "repair the journal, or break the glass");
             }
-            self.lose(what, fault);
+            if what == LEDGER { self.lose_ledger(what, fault) } else { self.lose(what, fault) }
         }
         match past {
             Ok(past) => self.choose(past, &policy),
@@ -120,6 +121,7 @@ impl State {
             }
         }
         let named = intent.suspect.as_ref();
+        let elsewhere = |to: &ReleaseId| matches!(&intent.choose, crate::Choose::Exactly(id) if id != to);
         // Where no journal tells, what the target remembers does.
         let half_way = restart_of(seen).filter(|_| policy.take_over);
         let taken_over = past
@@ -128,7 +130,7 @@ impl State {
             .or(half_way)
             .map(|trace| (trace, if policy.dry_run { "has not ended" } else { "was taken over" }));
         let stuck = || past.left_undone(seen).map(|trace| (trace, "got stuck"));
-        let goal = taken_over.or_else(stuck).filter(|_| named.is_none());
+        let goal = taken_over.or_else(stuck).filter(|(trace, _)| named.is_none() && !elsewhere(&trace.reached));
         self.scratch.goes_on = goal.is_some();
         // Whoever breaks the glass while a rollback is going on, and blames nothing else, wants what that one wanted.
         let goes_on = |(trace, which): (Trace, &str)| {
@@ -137,7 +139,12 @@ impl State {
             Ok(Chosen { why: format!("where run {} was going, which {which}", trace.run), ..chosen })
         };
         let anew = || {
-            past.suspect(named, seen).and_then(|suspect| {
+            // Going where the order says is no guess, and pressed twice it goes nowhere else; but who left that order behind may
+            // not have known of a rollback since.
+            let by_name =
+                matches!(intent.choose, crate::Choose::Exactly(_)) && named.is_none() && !self.scratch.adopted;
+            let suspect = if by_name { past.blamed(seen) } else { past.suspect(named, seen) };
+            suspect.and_then(|suspect| {
                 let mut choose = intent.choose.clone();
                 if self.has(Bug::ChooseKnownBad) {
                     let newest = past.history.iter().find(|r| r.id != suspect && r.available);
@@ -168,10 +175,16 @@ impl State {
                 if !self.capabilities.reversible {
                     let why = "going back may lose data, and cannot be undone";
                     if policy.ordered_by == OrderedBy::Machine {
-                        return self.refuse(why, "a person orders it, with Policy::with_irreversible");
+                        return self.refuse(
+                            why,
+                            "a person orders it, and allows what cannot be undone (Policy::with_irreversible)",
+                        );
                     }
                     if !policy.irreversible {
-                        return self.refuse(why, "a word of its own: Policy::with_irreversible");
+                        return self.refuse(
+                            why,
+                            "allow what cannot be undone, which takes a word of its own (Policy::with_irreversible)",
+                        );
                     }
                 }
                 let known_bad = chosen.known_bad.then(|| chosen.wanted.id.clone());

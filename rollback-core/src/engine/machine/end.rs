@@ -49,7 +49,10 @@ impl State {
                     ]
                 }
                 Outcome::Stuck { .. } if self.may_have_touched() => {
-                    vec![failed(left), mark(wanted, Standing::Seen, "a rollback to it got stuck".to_owned(), at)]
+                    // That something else kept it from being reached says nothing against it.
+                    let blameless = !goal.unverified && !self.fold.ill && !self.never_settles();
+                    let standing = if blameless { Standing::Verified } else { Standing::Seen };
+                    vec![failed(left), mark(wanted, standing, "a rollback to it got stuck".to_owned(), at)]
                 }
                 // Somebody came between; the blame stands all the same. Who took the lock over goes on with it, and marks it.
                 Outcome::Superseded { .. } if !self.unjournalled => vec![failed(left)],
@@ -70,6 +73,12 @@ impl State {
     fn suspect_release(&self, suspect: &crate::ReleaseId) -> crate::Release {
         let known = self.scratch.suspect.as_ref().filter(|release| release.id == *suspect);
         known.map_or_else(|| crate::Release::new(suspect), |release| (**release).clone())
+    }
+
+    /// Some part was told what it will not come to run.
+    fn never_settles(&self) -> bool {
+        let mut parts = self.scratch.seen.iter().flat_map(|seen| seen.parts.values());
+        parts.any(|part| matches!(part.settled, Settled::Never { .. }))
     }
 
     /// A look or a window: whoever goes back to it one day must know which.
@@ -136,6 +145,13 @@ impl State {
         let (what, why) = (what.to_owned(), fault.to_string());
         self.events.push(EventKind::Lost { what: what.clone(), why: why.clone() });
         self.put(Entry::Lost { what, why });
+    }
+
+    /// What holds the ledger is lost, and with it what a choice rests on.
+    pub(super) fn lose_ledger(&mut self, what: &str, fault: &Fault) {
+        let mut fault = fault.clone();
+        fault.message += "; which releases are known bad, and which were verified, is not known";
+        self.lose(what, &fault);
     }
 
     /// A call that may be repeated failed: sleeps and tells, or, after too long, says that it is over.

@@ -70,6 +70,8 @@ struct Scratch {
     freezing: Option<Box<freeze::Freezing>>,
     /// What an approval is asked for.
     asking: Option<Digest>,
+    /// Another process, or an earlier call, has begun it.
+    adopted: bool,
     /// The goal is that of a run that was taken over.
     goes_on: bool,
     /// Since when a `begin` may have happened without an answer.

@@ -27,7 +27,7 @@ impl State {
             && let Some((step, left)) = plan.below_floor()
         {
             let why = format!("{} would leave {left} instances serving, below the floor", step.name);
-            return self.refuse(why, "another strategy, or a lower Policy::with_floor");
+            return self.refuse(why, "another strategy, or a lower floor (Policy::with_floor)");
         }
         // What a run that was taken over has done already is still to be verified.
         if plan.is_nothing() && !self.scratch.goes_on {

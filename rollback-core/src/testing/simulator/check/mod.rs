@@ -485,9 +485,9 @@ impl Judge<'_> {
             }
             Entry::Held { nth, .. } => self.held(id, *nth),
             Entry::Marked(entry) => {
-                self.ledger.insert(entry.release.id.clone(), entry.standing);
+                let was = self.ledger.insert(entry.release.id.clone(), entry.standing);
                 let looked_at = self.scenario.checks_health() || self.scenario.hold.is_some();
-                if entry.standing == Standing::Verified && !looked_at {
+                if entry.standing == Standing::Verified && was != Some(Standing::Verified) && !looked_at {
                     self.broke(12, format!("{} counts as verified, and nobody looked at its health", entry.release.id));
                 }
             }

@@ -19,7 +19,7 @@ pub enum Choose {
     Previous,
     /// The n-th before the suspect, from 1, those known bad not counted.
     Nth(usize),
-    /// This one.
+    /// This one. What serves is then to blame, also where a rollback has just brought the target there: a name is no guess.
     Exactly(ReleaseId),
     /// The newest one made before the suspect and not after this moment.
     AsOf(Timestamp),

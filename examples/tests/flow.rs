@@ -54,6 +54,7 @@ async fn a_release_that_does_not_help_is_said_so() {
 async fn what_cannot_be_found_out_is_no_recovery() {
     let mut health = MockHealthCheck::new();
     health.expect_name().return_const("blind");
+    health.expect_preflight().returning(|_| Ok(vec![]));
     health.expect_check().returning(|_| Ok(Health::Unknown(vec![])));
     let report = flow(bad_is_live(), MemoryJournal::new(), health).await.unwrap();
     assert!(!report.outcome().is_good(), "{report}");

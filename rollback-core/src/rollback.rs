@@ -635,6 +635,51 @@ mod tests {
         assert_eq!((shop.effects().len(), journal.runs(&RunQuery::all()).await.unwrap().len()), (0, 1));
     }
 
+    /// Can tell nothing of anything.
+    #[derive(Clone, Debug)]
+    struct NoPort;
+    #[async_trait::async_trait]
+    impl HealthCheck for NoPort {
+        fn name(&self) -> String {
+            "no port".into()
+        }
+        async fn check(&self, _: &crate::Context) -> Result<crate::Health> {
+            Ok(crate::Health::unknown("port", "there is none"))
+        }
+        async fn preflight(&self, context: &crate::Context) -> Result<Vec<crate::Finding>> {
+            let text = format!("{} has no port", context.wanted);
+            Ok(vec![crate::Finding::new(crate::Severity::Blocks, "port", text)])
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_that_can_tell_nothing_is_refused_before_the_first_write() {
+        use crate::health::{HealthCheckExt as _, at_least};
+        let refused = |report: &Report| matches!(report.outcome(), crate::Outcome::Refused { why, .. } if why.contains("1 has no port"));
+        let (platform, journal) = (shop(), MemoryJournal::new());
+        let either = platform.health();
+        for (check, is) in [
+            (Arc::new(NoPort) as Arc<dyn HealthCheck>, true),
+            (Arc::new(NoPort.consecutive(3).with_grace(crate::seconds(1)).and(either.clone())), true),
+            (
+                Arc::new(at_least(2, [Arc::new(NoPort) as Arc<dyn HealthCheck>, Arc::new(either.clone())]).unwrap()),
+                true,
+            ),
+            (Arc::new(crate::health::Checks::new().required("n", NoPort)), true),
+            (Arc::new(crate::health::Checks::new().required("e", either.clone()).optional("n", NoPort)), false),
+            (Arc::new(NoPort.or(either)), false),
+        ] {
+            let name = check.name();
+            let dry = of(&platform, &journal).healthy_when(check).policy(Policy::default().with_dry_run(true));
+            assert_eq!(refused(&dry.run().await.unwrap()), is, "{name}");
+        }
+        let report = of(&platform, &journal).healthy_when(NoPort).run().await.unwrap();
+        assert!(refused(&report) && platform.effects().is_empty(), "{report}");
+        let glass = of(&platform, &journal).healthy_when(NoPort).break_glass("500s").await;
+        assert!(platform.is_live("1"), "{glass}");
+        assert!(glass.findings().iter().any(|finding| finding.code == "port"), "{glass}");
+    }
+
     #[test]
     fn a_clock_of_its_own_keeps_off_the_users_folders() {
         let (shop, journal) = (shop(), MemoryJournal::new());

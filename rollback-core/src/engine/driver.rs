@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{
     ApprovalRequest, Approved, Approver, At, Begun, Bounds, Clock, Context, Digest, Error, Event, EventKind, Fault,
-    Freeze, Health, HealthCheck, Intent, Journal, Kind, Lease, Line, Nudges, Observer, Outcome, Past, Result, RunQuery,
-    RunSummary, Standing, Strategy, Support, Target, Token, Trace, Verifier, Verifiers, Work, verify::Runs,
+    Finding, Freeze, Health, HealthCheck, Intent, Journal, Kind, Lease, Line, Nudges, Observer, Outcome, Past, Policy,
+    Result, RunQuery, RunSummary, Severity, Standing, Strategy, Support, Target, Token, Trace, Verifier, Verifiers,
+    Work, verify::Runs,
 };
 use std::{
     future::Future,
@@ -363,7 +364,17 @@ impl Driver<'_> {
             }
             Ask::Prepare { at, change, within: time } => Box::pin(async move {
                 let work = self.work(Some(at), time, state);
-                let call = within(time, "prepare the change", target.prepare(&change, &work));
+                let policy = self.intent.policy.clone();
+                // Once, before anything is touched.
+                let first =
+                    (at == At { rung: 0, step: 0 }).then(|| self.context(state, Duration::ZERO, time)).flatten();
+                let call = within(time, "prepare the change", async {
+                    let mut prepared = target.prepare(&change, &work).await?;
+                    if let (Some(health), Some(context)) = (&setup.health, first) {
+                        prepared.findings.extend(preflight(health, &context, &policy).await);
+                    }
+                    Ok(prepared)
+                });
                 self.kept(Some(&work), call, Answer::Prepared).await
             }),
             Ask::Approve { digest, of, within } => Box::pin(self.approve(digest, of, within)),
@@ -661,6 +672,26 @@ impl Driver<'_> {
             clock: self.clock.clone(),
         }
     }
+}
+
+/// What keeps the health check from telling anything. At the glass nobody waits for it to be mended.
+async fn preflight(health: &Arc<dyn HealthCheck>, context: &Context, policy: &Policy) -> Vec<Finding> {
+    let mut found = match tokio::time::timeout(policy.check_within, health.preflight(context)).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(e)) => vec![unknown_of(health, &e.to_string())],
+        Err(_) => vec![unknown_of(health, &format!("no answer within {:?}", policy.check_within))],
+    };
+    if policy.take_over {
+        for finding in &mut found {
+            finding.severity = finding.severity.min(Severity::Warning);
+        }
+    }
+    found
+}
+
+fn unknown_of(health: &Arc<dyn HealthCheck>, why: &str) -> Finding {
+    let text = format!("whether {} can tell anything is not known yet: {why}", health.name());
+    Finding::new(Severity::Note, "health-check", text)
 }
 
 fn no_such_freeze() -> Fault {

@@ -1,7 +1,7 @@
 //! k of n.
 
-use super::{Context, Health, HealthCheck, ask::ask};
-use crate::{Error, Kind, Result, join::join_all};
+use super::{Context, Health, HealthCheck, ask::ask, logic::enough};
+use crate::{Error, Finding, Kind, Result, join::join_all};
 use async_trait::async_trait;
 use std::sync::Arc;
 
@@ -41,5 +41,9 @@ impl HealthCheck for AtLeast {
     async fn check(&self, context: &Context) -> Result<Health> {
         let answers = join_all(self.checks.iter().map(|check| ask(check, context))).await;
         Ok(Health::at_least(self.k, answers))
+    }
+    async fn preflight(&self, context: &Context) -> Result<Vec<Finding>> {
+        let found = join_all(self.checks.iter().map(|check| check.preflight(context))).await;
+        Ok(enough(self.k, found.into_iter().collect::<Result<_>>()?))
     }
 }

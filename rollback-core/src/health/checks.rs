@@ -1,7 +1,7 @@
 //! A named set: the smoke checks of a service.
 
 use super::{Context, Evidence, Health, HealthCheck, ask::ask};
-use crate::{Result, join::join_all};
+use crate::{Finding, Result, join::join_all};
 use async_trait::async_trait;
 use std::sync::Arc;
 
@@ -88,6 +88,12 @@ impl HealthCheck for Checks {
         // First what failed: that is what people look for.
         let first = (!failed.is_empty()).then(|| Evidence::new("checks", failed.join(", ")));
         Ok(value.with(first.into_iter().chain(evidence).chain(beside).collect()))
+    }
+    /// Of those that count.
+    async fn preflight(&self, context: &Context) -> Result<Vec<Finding>> {
+        let counting = self.checks.iter().filter(|named| named.counts);
+        let found = join_all(counting.map(|named| named.check.preflight(context))).await;
+        Ok(found.into_iter().collect::<Result<Vec<_>>>()?.concat())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Healthy several times in a row.
 
 use super::{Context, Evidence, Health, HealthCheck, ask::part_of};
-use crate::{Result, seconds};
+use crate::{Finding, Result, seconds};
 use async_trait::async_trait;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -30,6 +30,9 @@ impl<A> Consecutive<A> {
 impl<A: HealthCheck> HealthCheck for Consecutive<A> {
     fn name(&self) -> String {
         format!("{}, {} times in a row", self.check.name(), self.times)
+    }
+    async fn preflight(&self, context: &Context) -> Result<Vec<Finding>> {
+        self.check.preflight(context).await
     }
     async fn check(&self, context: &Context) -> Result<Health> {
         let until = Instant::now() + part_of(context.within);

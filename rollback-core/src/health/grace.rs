@@ -1,7 +1,7 @@
 //! Time to warm up.
 
 use super::{Context, Evidence, Health, HealthCheck, ask::ask};
-use crate::Result;
+use crate::{Finding, Result};
 use async_trait::async_trait;
 use std::time::Duration;
 
@@ -16,6 +16,9 @@ pub struct WithGrace<A> {
 impl<A: HealthCheck> HealthCheck for WithGrace<A> {
     fn name(&self) -> String {
         format!("{}, after {:?} of grace", self.check.name(), self.grace)
+    }
+    async fn preflight(&self, context: &Context) -> Result<Vec<Finding>> {
+        self.check.preflight(context).await
     }
     async fn check(&self, context: &Context) -> Result<Health> {
         Ok(match ask(&self.check, context).await {

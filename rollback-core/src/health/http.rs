@@ -2,9 +2,9 @@
 
 use super::{
     Context, Health, HealthCheck,
-    reach::{addresses, each, is_the_service},
+    reach::{addresses, each, is_the_service, nowhere},
 };
-use crate::{Error, Kind, ReleaseId, Result, seconds};
+use crate::{Error, Finding, Kind, ReleaseId, Result, seconds};
 use async_trait::async_trait;
 use reqwest::{
     Client, Response, Url,
@@ -392,6 +392,9 @@ impl HealthCheck for Http {
             }
         };
         Ok(each(&name, all, ask).await)
+    }
+    async fn preflight(&self, context: &Context) -> Result<Vec<Finding>> {
+        Ok(if let At::EachPart { .. } = &self.at { nowhere(context, &self.name()) } else { vec![] })
     }
 }
 

@@ -1,7 +1,7 @@
 //! And, or, not, with three values: an unknown side decides only where the known one cannot.
 
 use super::{Context, Evidence, Health, HealthCheck, ask::ask};
-use crate::Result;
+use crate::{Finding, Result, Severity};
 use async_trait::async_trait;
 
 /// Which of the three it is; what was seen is kept apart.
@@ -59,6 +59,20 @@ fn unzip(answers: impl IntoIterator<Item = Health>) -> (Vec<Value>, Vec<Evidence
     (values, evidence.into_iter().flatten().collect())
 }
 
+/// What is found of several checks of which so many must be healthy: what blocks one of them blocks the whole only where too
+/// few are left.
+pub(super) fn enough(k: usize, found: Vec<Vec<Finding>>) -> Vec<Finding> {
+    let blocked = |of: &Vec<Finding>| of.iter().any(|finding| finding.severity == Severity::Blocks);
+    let left = found.iter().filter(|of| !blocked(of)).count();
+    let mut all = found.concat();
+    if left >= k {
+        for finding in all.iter_mut().filter(|finding| finding.severity == Severity::Blocks) {
+            finding.severity = Severity::Warning;
+        }
+    }
+    all
+}
+
 /// Both must be healthy. Made by [`HealthCheckExt::and`](super::HealthCheckExt::and).
 #[derive(Clone, Debug)]
 pub struct And<A, B>(pub(super) A, pub(super) B);
@@ -71,6 +85,10 @@ impl<A: HealthCheck, B: HealthCheck> HealthCheck for And<A, B> {
     async fn check(&self, context: &Context) -> Result<Health> {
         let (one, other) = tokio::join!(ask(&self.0, context), ask(&self.1, context));
         Ok(Health::all([one, other]))
+    }
+    async fn preflight(&self, context: &Context) -> Result<Vec<Finding>> {
+        let (one, other) = tokio::join!(self.0.preflight(context), self.1.preflight(context));
+        Ok([one?, other?].concat())
     }
 }
 
@@ -86,6 +104,11 @@ impl<A: HealthCheck, B: HealthCheck> HealthCheck for Or<A, B> {
     async fn check(&self, context: &Context) -> Result<Health> {
         let (one, other) = tokio::join!(ask(&self.0, context), ask(&self.1, context));
         Ok(Health::at_least(1, [one, other]))
+    }
+    /// One side that can tell is enough.
+    async fn preflight(&self, context: &Context) -> Result<Vec<Finding>> {
+        let (one, other) = tokio::join!(self.0.preflight(context), self.1.preflight(context));
+        Ok(enough(1, vec![one?, other?]))
     }
 }
 
@@ -104,6 +127,9 @@ impl<A: HealthCheck> HealthCheck for Not<A> {
             Health::Unhealthy(e) => Health::Healthy(e),
             unknown => unknown,
         })
+    }
+    async fn preflight(&self, context: &Context) -> Result<Vec<Finding>> {
+        self.0.preflight(context).await
     }
 }
 

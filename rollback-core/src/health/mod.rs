@@ -35,7 +35,7 @@ pub use probe::{Answer, Probe};
 #[cfg(feature = "local")]
 pub use tcp::Tcp;
 
-use crate::{Observation, PartId, ReleaseId, Result, TargetId};
+use crate::{Finding, Observation, PartId, ReleaseId, Result, TargetId};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::{fmt::Debug, sync::Arc, time::Duration};
@@ -166,6 +166,15 @@ pub trait HealthCheck: Debug + Send + Sync + 'static {
     /// # Errors
     /// Count as [`Health::Unknown`].
     async fn check(&self, context: &Context) -> Result<Health>;
+    /// What keeps it from ever telling how the wanted release is, as far as that can be known before anything is touched: no
+    /// port to ask at, say. Asked once of the run's health check, while the first change is made ready; what
+    /// [blocks](crate::Severity::Blocks) refuses the run. Break-glass goes on all the same, and says so.
+    ///
+    /// # Errors
+    /// Count as not known: they are noted, and refuse nothing.
+    async fn preflight(&self, _context: &Context) -> Result<Vec<Finding>> {
+        Ok(vec![])
+    }
 }
 
 macro_rules! forward {
@@ -178,6 +187,9 @@ macro_rules! forward {
             }
             async fn check(&self, context: &Context) -> Result<Health> {
                 (**self).check(context).await
+            }
+            async fn preflight(&self, context: &Context) -> Result<Vec<Finding>> {
+                (**self).preflight(context).await
             }
         }
     )* };

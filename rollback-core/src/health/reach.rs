@@ -1,7 +1,7 @@
 //! Where a check looks: at one fixed place, or at every address of the part that is asked about.
 
 use super::{Context, Evidence, Health, logic::Value};
-use crate::join::join_all;
+use crate::{Finding, Severity, join::join_all};
 use std::{future::Future, io};
 
 /// Addresses asked at the same time.
@@ -46,6 +46,23 @@ pub(super) fn addresses(context: &Context, what: &str) -> Result<Vec<String>, He
         }
     }
     Ok(all)
+}
+
+/// Nobody says where to ask, although something runs there that could be asked.
+pub(super) fn nowhere(context: &Context, what: &str) -> Vec<Finding> {
+    let mut parts = context.now.parts.iter();
+    let some = parts.any(|(_, part)| !part.addresses.is_empty());
+    let runs = context.now.parts.iter().find(|(_, part)| part.ready.is_some_and(|ready| ready > 0));
+    match runs.filter(|_| !some) {
+        Some((id, _)) => {
+            let text = format!(
+                "{what} has nothing to ask: the target does not say where part {id} is reached; tell it the port, or give \
+                 the check an address"
+            );
+            vec![Finding::new(Severity::Blocks, "address", text)]
+        }
+        None => vec![],
+    }
 }
 
 /// Asks every place, a few at once; all must be healthy. Of many, the evidence of those that are not comes first.
@@ -103,6 +120,15 @@ mod tests {
         assert_eq!(letter(&addresses(&all.with_part(Some("none".into())), "x").unwrap_err()), '?');
         assert_eq!(letter(&addresses(&of([("blue", at(&["b:1"])), ("green", at(&[]))]), "x").unwrap_err()), '?');
         assert_eq!(letter(&addresses(&of([]), "x").unwrap_err()), '?');
+    }
+
+    #[test]
+    fn where_nobody_says_where_to_ask_it_is_known_before() {
+        let runs = |addresses: &[&str]| at(addresses).with_capacity(1, 1);
+        let found = |context: &Context| nowhere(context, "x").len();
+        assert_eq!(found(&of([("blue", runs(&[]))])), 1);
+        assert_eq!(found(&of([("blue", runs(&["b:1"])), ("green", runs(&[]))])), 0, "it says where, once there is one");
+        assert_eq!(found(&of([("blue", at(&[]).with_capacity(1, 0))])), 0, "what does not run has no address");
     }
 
     #[tokio::test]

@@ -2,9 +2,9 @@
 
 use super::{
     Context, Health, HealthCheck,
-    reach::{addresses, each, is_the_service},
+    reach::{addresses, each, is_the_service, nowhere},
 };
-use crate::{Error, Kind, Result, seconds};
+use crate::{Error, Finding, Kind, Result, seconds};
 use async_trait::async_trait;
 use std::time::Duration;
 use tokio::{
@@ -90,6 +90,9 @@ impl HealthCheck for Tcp {
             Ok(all) => each(&name, all, |address| async move { self.ask(&address).await }).await,
             Err(unknown) => unknown,
         })
+    }
+    async fn preflight(&self, context: &Context) -> Result<Vec<Finding>> {
+        Ok(if self.at.is_none() { nowhere(context, &self.name()) } else { vec![] })
     }
 }
 

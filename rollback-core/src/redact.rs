@@ -80,6 +80,28 @@ pub fn text_without_secrets(text: &str) -> String {
     clean
 }
 
+/// A text of more characters than `most` without its middle: what was being done stands at its beginning, and the cause that
+/// all came from at its end.
+///
+/// ```
+/// use rollback_core::redact::shortened;
+/// assert_eq!(shortened("pull the image: ask the registry: connection refused", 30), "pull the … connection refused");
+/// assert_eq!(shortened("connection refused", 30), "connection refused");
+/// ```
+pub fn shortened(text: &str, most: usize) -> String {
+    let count = text.chars().count();
+    if count <= most {
+        return text.to_owned();
+    }
+    let kept = most.saturating_sub(3);
+    let (head, tail) = (kept / 3, kept - kept / 3);
+    let (head, tail): (String, String) = (text.chars().take(head).collect(), text.chars().skip(count - tail).collect());
+    // Not through a word, where there are others.
+    let head = head.rsplit_once(' ').map_or(head.as_str(), |(whole, _)| whole);
+    let tail = tail.split_once(' ').map_or(tail.as_str(), |(_, whole)| whole);
+    format!("{head} … {tail}")
+}
+
 /// Where the value begins after a word that names a secret: past the rest of the name, a quote or a space, and `:` or `=`.
 fn value_after(rest: &str) -> Option<usize> {
     let name = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "_-.".contains(c)))?;

@@ -1,6 +1,6 @@
 //! What tells the service that its files were changed: a command, or a signal.
 
-use crate::{Effect, Error, Finding, Kind, ReleaseId, Result, RunId, Severity, process::Process};
+use crate::{Effect, Error, Finding, Kind, ReleaseId, Result, RunId, Severity, process::Process, redact::shortened};
 use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -103,7 +103,7 @@ impl Hook {
                     return Ok(());
                 }
                 let message = format!("the restart hook {program} failed ({output})");
-                let last = output.stderr.lines().next_back().unwrap_or_default().chars().take(200).collect::<String>();
+                let last = shortened(output.stderr.lines().next_back().unwrap_or_default(), 200);
                 Err(failed(Kind::Unexpected, if last.is_empty() { message } else { format!("{message}: {last}") }))
             }
         }

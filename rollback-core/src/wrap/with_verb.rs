@@ -3,6 +3,7 @@
 use crate::{
     Applied, Approved, Capabilities, Change, DiffLine, Error, EvidenceSource, Kind, Look, Nudges, Observation,
     Prepared, Record, Release, Result, Strategy, Target, TargetId, Token, VerbName, When, Work, process::Process,
+    redact::shortened,
 };
 use async_trait::async_trait;
 use std::{fmt, sync::Arc};
@@ -93,7 +94,7 @@ impl<T: Target> Target for WithVerb<T> {
         if output.is_success() {
             return Ok(Applied::done());
         }
-        let last: String = output.stderr.lines().next_back().unwrap_or_default().chars().take(200).collect();
+        let last = shortened(output.stderr.lines().next_back().unwrap_or_default(), 200);
         let message = format!("{} failed ({output}): {last}", self.program());
         Err(Error::new(Kind::Unexpected, format!("ask for {}", self.verb)).with_target(self.id()).with_message(message))
     }

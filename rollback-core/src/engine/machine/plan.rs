@@ -50,7 +50,12 @@ impl State {
                     return self.unpreparable(why, "mend what the first line names, then order it again");
                 }
                 self.scratch.preparing.push(Arc::new(prepared.approved));
-                self.scratch.findings.extend(prepared.findings);
+                for finding in prepared.findings {
+                    // What holds of the target holds of each of its steps.
+                    if !self.scratch.findings.contains(&finding) {
+                        self.scratch.findings.push(finding);
+                    }
+                }
                 let rung = self.fold.at.rung;
                 let steps = self.fold.plan.as_ref().and_then(|p| p.rungs.get(rung)).map_or(0, |r| r.steps.len());
                 if self.scratch.preparing.len() >= steps {

@@ -3,7 +3,7 @@
 //! Not here: what is done with it. [`Cluster::deployment`] and its like are in the modules of their targets.
 
 use crate::{
-    error::Request,
+    error::{Request, with_server},
     kinds::{NAMESPACE, ObjectKind, POD},
     prepare::Known,
     watches::Watches,
@@ -16,7 +16,7 @@ use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
 use kube::{
     Api, Client, Config,
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions},
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use rollback_core::{Error, Kind, Result, Timestamp};
 use serde::de::DeserializeOwned;
@@ -265,6 +265,7 @@ impl Cluster {
         };
         let namespaces: Api<DynamicObject> = Api::all_with(client.clone(), &NAMESPACE.resource());
         let answer = within(options.reply_within, &request, namespaces.get_metadata(KUBE_SYSTEM)).await;
+        let answer = answer.map_err(|e| with_server(e, known.server.as_deref()));
         known.uid = match answer {
             Ok(namespace) => namespace.metadata.uid,
             Err(e) if e.kind() == Kind::Denied && !e.is_transient() => {
@@ -332,7 +333,20 @@ impl Cluster {
         answer: impl Future<Output = kube::Result<T>> + Send,
     ) -> Result<T> {
         let _turn = self.turn().await;
-        within(time.min(self.reply_within()), request, answer).await
+        self.within(time.min(self.reply_within()), request, answer).await
+    }
+    /// One request, bounded in time, that waits for no turn. Boxed: futures of requests are large.
+    pub(crate) async fn within<T>(
+        &self,
+        time: Duration,
+        request: &Request<'_>,
+        answer: impl Future<Output = kube::Result<T>> + Send,
+    ) -> Result<T> {
+        within(time, request, answer).await.map_err(|e| self.called(e))
+    }
+    /// With the server's address where that matters.
+    pub(crate) fn called(&self, e: Error) -> Error {
+        with_server(e, self.shared.identity.server.as_deref())
     }
     pub(crate) fn reply_within(&self) -> Duration {
         self.shared.reply_within
@@ -358,6 +372,49 @@ impl Cluster {
     ) -> Result<DynamicObject> {
         let request = Request { operation, verb: "get", kind, namespace: Some(namespace), name };
         self.ask(self.reply_within(), &request, self.dynamic(kind, namespace).get(name)).await
+    }
+    /// The same of an object that the caller named: where there is none, with what there is.
+    pub(crate) async fn named(
+        &self,
+        operation: &str,
+        kind: ObjectKind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<DynamicObject> {
+        match self.get(operation, kind, namespace, name).await {
+            Err(e) if e.kind() == Kind::NotFound => {
+                let instead = self.instead(kind, namespace, name).await.unwrap_or_default();
+                let message = format!("{}{instead}", e.message());
+                Err(e.with_message(message))
+            }
+            answer => answer,
+        }
+    }
+    /// What there is in place of an object that is not there: nobody waits long for it, and what may not be looked at is left
+    /// out.
+    async fn instead(&self, kind: ObjectKind, namespace: &str, name: &str) -> Option<String> {
+        const AT_MOST: Duration = Duration::from_secs(2);
+        let list = async |api: Api<DynamicObject>, kind, of| {
+            let request = Request { operation: "look what there is", verb: "list", kind, namespace: of, name: "" };
+            let params = ListParams::default().limit(PAGE);
+            let page = self.ask(AT_MOST, &request, api.list_metadata(&params)).await.ok()?;
+            Some(page.items.into_iter().filter_map(|object| object.metadata.name).collect::<Vec<String>>())
+        };
+        let there = list(self.dynamic(kind, namespace), kind, Some(namespace)).await;
+        if let Some(there) = there.as_ref().filter(|there| !there.is_empty()) {
+            return Some(format!(". There are: {}", nearest(there, name)));
+        }
+        let all: Api<DynamicObject> = Api::all_with(self.client().clone(), &NAMESPACE.resource());
+        let (operation, verb) = ("look for the namespace", "get");
+        let request = Request { operation, verb, kind: NAMESPACE, namespace: None, name: namespace };
+        match self.ask(AT_MOST, &request, all.get_metadata(namespace)).await {
+            Err(e) if e.kind() == Kind::NotFound => {
+                let others = list(all, NAMESPACE, None).await.filter(|others| !others.is_empty());
+                let others = others.map(|others| format!(". There are: {}", nearest(&others, namespace)));
+                Some(format!(": there is no such namespace{}", others.unwrap_or_default()))
+            }
+            _ => there.map(|_| format!(", and no other {} either", kind.kind)),
+        }
     }
     /// All objects that a selector finds, page by page, with every field that the server knows.
     pub(crate) async fn list(
@@ -470,8 +527,8 @@ pub(crate) struct PodDeletion<'a> {
     pub(crate) within: Duration,
 }
 
-/// Bounds a request in time and words its failure. Boxed: futures of requests are large.
-pub(crate) async fn within<T>(
+/// Bounds a request in time and words its failure.
+async fn within<T>(
     time: Duration,
     request: &Request<'_>,
     answer: impl Future<Output = kube::Result<T>> + Send,
@@ -483,13 +540,42 @@ pub(crate) async fn within<T>(
     }
 }
 
+/// The names that may have been meant, the nearest first.
+fn nearest(there: &[String], meant: &str) -> String {
+    const SHOWN: usize = 8;
+    let mut there: Vec<&str> = there.iter().map(String::as_str).collect();
+    // `checkout-green` is nearer to `checkout` than `checkin` is.
+    let within = |name: &str| !(name.contains(meant) || meant.contains(name));
+    there.sort_by_cached_key(|name| (within(name), edits(name, meant), (*name).to_owned()));
+    let more = there.len().saturating_sub(SHOWN);
+    there.truncate(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", there.join(", "))
+}
+
+/// How many characters are to be added, taken away or replaced to make the one of the other.
+fn edits(one: &str, other: &str) -> usize {
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.iter().enumerate() {
+        let mut before = i;
+        let mut next = vec![i + 1];
+        for (j, b) in other.iter().enumerate() {
+            let (above, left) = (row.get(j + 1).copied().unwrap_or_default(), next.last().copied().unwrap_or_default());
+            next.push((before + usize::from(a != b)).min(above + 1).min(left + 1));
+            before = above;
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
 fn bad_config(why: impl Into<String>) -> Error {
     Error::new(Kind::Invalid, "connect to the cluster").with_message(why).without_effect()
 }
 
 async fn configured(options: &ClusterOptions) -> Result<(Config, Option<String>)> {
     let with = |context: &Option<String>| KubeConfigOptions { context: context.clone(), ..Default::default() };
-    let file = |e: kube::config::KubeconfigError| bad_config("the kubeconfig cannot be used").with_source(e);
     let (kubeconfig, context) = match &options.from {
         From::InCluster => {
             let config = Config::incluster().map_err(|e| bad_config("this is no pod of a cluster").with_source(e))?;
@@ -497,24 +583,73 @@ async fn configured(options: &ClusterOptions) -> Result<(Config, Option<String>)
         }
         From::Inferred => match Kubeconfig::read() {
             Ok(kubeconfig) => (kubeconfig, None),
-            Err(e) => {
-                let neither = bad_config("neither a kubeconfig nor the service account of a pod was found");
-                let config = Config::incluster().map_err(|_| neither.with_source(e))?;
-                return Ok((config, None));
-            }
+            Err(e) if is_missing(&e) => match Config::incluster() {
+                Ok(config) => return Ok((config, None)),
+                Err(_) => return Err(unusable(e, ", and this is no pod with a service account either")),
+            },
+            Err(e) => return Err(unusable(e, "")),
         },
-        From::Context(context) => (Kubeconfig::read().map_err(file)?, Some(context.clone())),
-        From::Kubeconfig { path, context } => (Kubeconfig::read_from(path).map_err(file)?, context.clone()),
+        From::Context(context) => (Kubeconfig::read().map_err(|e| unusable(e, ""))?, Some(context.clone())),
+        From::Kubeconfig { path, context } => {
+            (Kubeconfig::read_from(path).map_err(|e| unusable(e, ""))?, context.clone())
+        }
     };
-    let context = context.or_else(|| kubeconfig.current_context.clone());
+    let context = Some(context_of(&kubeconfig, context)?);
     let named = proxy_named(&kubeconfig, context.as_deref());
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &with(&context)).await.map_err(file)?;
+    let options = with(&context);
+    let config = Config::from_custom_kubeconfig(kubeconfig, &options);
+    let mut config = config.await.map_err(|e| bad_config("the kubeconfig cannot be used").with_source(e))?;
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     config.proxy_url = proxy(named, &config.cluster_url, variable)?;
     if let Some(provider) = &config.auth_info.auth_provider {
         can_log_in(&provider.name, &provider.config, Timestamp::now())?;
     }
     Ok((config, context))
+}
+
+/// There is no such file; one that cannot be read is another matter.
+fn is_missing(e: &KubeconfigError) -> bool {
+    match e {
+        KubeconfigError::FindPath => true,
+        KubeconfigError::ReadConfig(e, _) => e.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
+/// No kubeconfig, or none that can be read.
+fn unusable(e: KubeconfigError, besides: &str) -> Error {
+    const INSTEAD: &str = "set KUBECONFIG to one, or log in to the cluster with its own tool, which writes one";
+    match &e {
+        KubeconfigError::FindPath => {
+            let text =
+                format!("there is no kubeconfig: this user has no home directory to look in{besides}; {INSTEAD}");
+            bad_config(text)
+        }
+        KubeconfigError::ReadConfig(_, path) if is_missing(&e) => {
+            bad_config(format!("there is no kubeconfig at {}{besides}; {INSTEAD}", path.display()))
+        }
+        KubeconfigError::ReadConfig(why, path) => {
+            bad_config(format!("the kubeconfig {} cannot be read: {why}", path.display()))
+        }
+        _ => bad_config("the kubeconfig cannot be used").with_source(e),
+    }
+}
+
+/// The context that was named, or the current one.
+fn context_of(kubeconfig: &Kubeconfig, named: Option<String>) -> Result<String> {
+    let there = || {
+        let mut names: Vec<&str> = kubeconfig.contexts.iter().map(|context| context.name.as_str()).collect();
+        names.sort_unstable();
+        if names.is_empty() { "it has none".into() } else { format!("it has {}", names.join(", ")) }
+    };
+    let current = kubeconfig.current_context.clone().filter(|context| !context.is_empty());
+    let Some(context) = named.or(current) else {
+        return Err(bad_config(format!("the kubeconfig has no current context, and none was named: {}", there())));
+    };
+    if kubeconfig.contexts.iter().all(|known| known.name != context) {
+        return Err(bad_config(format!("the kubeconfig has no context {context:?}: {}", there())));
+    }
+    Ok(context)
 }
 
 /// The proxy that the kubeconfig names for the cluster of a context.
@@ -615,6 +750,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use serde_json::json;
 
     /// Journal, lock and registry go by it.
     #[tokio::test]
@@ -637,6 +773,55 @@ mod tests {
         assert!(ids.iter().all(|id| id.starts_with("k8s:prod/shop/") && id.ends_with("/checkout")), "{ids:?}");
         let distinct: std::collections::BTreeSet<&&str> = ids.iter().collect();
         assert_eq!(distinct.len(), ids.len(), "{ids:?}");
+    }
+
+    #[test]
+    fn what_is_not_in_the_kubeconfig_is_told_from_what_is() {
+        let missing = |kind| unusable(KubeconfigError::ReadConfig(std::io::Error::from(kind), "/k/config".into()), "");
+        let none = missing(std::io::ErrorKind::NotFound);
+        assert!(none.message().starts_with("there is no kubeconfig at /k/config; set KUBECONFIG"), "{none}");
+        let shut = missing(std::io::ErrorKind::PermissionDenied);
+        assert_eq!(shut.message(), "the kubeconfig /k/config cannot be read: permission denied");
+        let of = |current: &str, contexts: &[&str]| -> Kubeconfig {
+            let contexts: Vec<_> =
+                contexts.iter().map(|name| json!({"name": name, "context": {"cluster": "c"}})).collect();
+            serde_json::from_value(json!({"current-context": current, "contexts": contexts})).unwrap()
+        };
+        let two = of("", &["stage", "prod"]);
+        assert_eq!(context_of(&two, Some("prod".into())).unwrap(), "prod");
+        for (config, named, says) in [
+            (&two, Some("prdo"), "the kubeconfig has no context \"prdo\": it has prod, stage"),
+            (&two, None, "the kubeconfig has no current context, and none was named: it has prod, stage"),
+            (&of("gone", &["prod"]), None, "the kubeconfig has no context \"gone\": it has prod"),
+            (&of("", &[]), None, "the kubeconfig has no current context, and none was named: it has none"),
+        ] {
+            let e = context_of(config, named.map(Into::into)).unwrap_err();
+            assert_eq!((e.kind(), e.message()), (Kind::Invalid, says));
+        }
+    }
+
+    #[test]
+    fn names_that_may_have_been_meant_come_first() {
+        let there = ["cart", "checkin", "checkout-green", "chekcout"].map(String::from);
+        assert_eq!(nearest(&there, "checkout"), "checkout-green, chekcout, checkin, cart");
+        let many: Vec<String> = (0..20).map(|n| format!("n{n:02}")).collect();
+        assert!(nearest(&many, "n00").starts_with("n00, ") && nearest(&many, "n00").ends_with(" and 12 more"));
+        assert_eq!([edits("", "ab"), edits("ab", "ab"), edits("abc", "axc"), edits("kitten", "sitting")], [2, 0, 1, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_down_is_named() {
+        let server = "https://127.0.0.1:1";
+        let client = Client::try_from(Config::new(server.parse().unwrap())).unwrap();
+        let known = ClusterIdentity {
+            uid: None,
+            server: Some(format!("{server}/")),
+            context: Some("prod".into()),
+            namespace: "shop".into(),
+        };
+        let e = Cluster::identified(client, known, ClusterOptions::default()).await.unwrap_err();
+        assert!(e.message().starts_with("the API server https://127.0.0.1:1 could not be reached"), "{e}");
+        assert!(e.message().contains("refused") && e.is_transient(), "{e}");
     }
 
     #[test]

@@ -3,11 +3,25 @@
 
 use crate::kinds::ObjectKind;
 use kube::core::Status;
-use rollback_core::{Error, Kind};
+use rollback_core::{Error, Kind, redact::shortened};
 use std::{error::Error as StdError, io};
 
 /// Answers of the server may hold whole objects; this much of one is enough for a person.
 const MESSAGE: usize = 400;
+
+/// Whoever did not answer, as every error begins that says so.
+const SERVER: &str = "the API server";
+
+/// Which one: an operator has several, and a name that does not resolve is seen at once.
+pub(crate) fn with_server(e: Error, server: Option<&str>) -> Error {
+    match (e.message().strip_prefix(SERVER), server) {
+        (Some(said), Some(server)) if e.kind() == Kind::Unavailable => {
+            let message = format!("{SERVER} {}{said}", server.trim_end_matches('/'));
+            e.with_message(message)
+        }
+        _ => e,
+    }
+}
 
 /// A request, as an error speaks of it.
 #[derive(Clone, Debug)]
@@ -31,13 +45,20 @@ impl Request<'_> {
         if self.writes() { error } else { error.without_effect() }
     }
     fn what(&self) -> String {
+        self.called(&self.kind.name())
+    }
+    /// With its kind as people write it, where it is about the object and not about a right.
+    fn object(&self) -> String {
+        self.called(self.kind.kind)
+    }
+    fn called(&self, kind: &str) -> String {
         let place = self.namespace.map(|namespace| format!(" in namespace {namespace}")).unwrap_or_default();
         let name = if self.name.is_empty() { String::new() } else { format!(" {}", self.name) };
-        format!("{}{name}{place}", self.kind.name())
+        format!("{kind}{name}{place}")
     }
     /// No answer came in time.
     pub(crate) fn too_late(&self, within: std::time::Duration) -> Error {
-        self.error(Kind::Unavailable).with_message(format!("the API server did not answer within {within:?}"))
+        self.error(Kind::Unavailable).with_message(format!("{SERVER} did not answer within {within:?}"))
     }
     /// What kube said.
     pub(crate) fn failed(&self, error: kube::Error) -> Error {
@@ -57,14 +78,14 @@ impl Request<'_> {
                 let refused = never_sent(&other);
                 let error = self
                     .error(Kind::Unavailable)
-                    .with_message("the API server could not be reached")
+                    .with_message(format!("{SERVER} could not be reached"))
                     .with_source(other);
                 if refused { error.without_effect() } else { error }
             }
         }
     }
     fn answered(&self, status: &Status) -> Error {
-        let message = shortened(&status.message);
+        let message = shortened(&status.message, MESSAGE);
         match status.code {
             401 => self
                 .error(Kind::Denied)
@@ -76,17 +97,17 @@ impl Request<'_> {
                 .with_transient(true)
                 .without_effect(),
             403 => self.error(Kind::Denied).with_message(self.denied(status, &message)).without_effect(),
-            404 => self.error(Kind::NotFound).with_message(format!("there is no {}", self.what())).without_effect(),
+            404 => self.error(Kind::NotFound).with_message(format!("there is no {}", self.object())).without_effect(),
             409 => self.error(Kind::Conflict).with_message(message).without_effect(),
             410 => self.error(Kind::Unavailable).with_message(format!("{message}: list again")).without_effect(),
             422 => self.unprocessable(status),
             429 => self
                 .error(Kind::Unavailable)
-                .with_message(format!("the API server asks to wait (429): {message}"))
+                .with_message(format!("{SERVER} asks to wait (429): {message}"))
                 .without_effect(),
             400..=499 => self.error(Kind::Invalid).with_message(message).without_effect(),
             // The server may have done it and failed afterwards.
-            code => self.error(Kind::Unavailable).with_message(format!("the API server answered {code}: {message}")),
+            code => self.error(Kind::Unavailable).with_message(format!("{SERVER} answered {code}: {message}")),
         }
     }
     fn denied(&self, status: &Status, message: &str) -> String {
@@ -115,19 +136,12 @@ impl Request<'_> {
             })
             .collect();
         if causes.is_empty() && self.verb == "patch" {
-            let message = format!("{} is not as it was when it was read", self.what());
+            let message = format!("{} is not as it was when it was read", self.object());
             return self.error(Kind::Conflict).with_message(message).without_effect();
         }
         let causes = if causes.is_empty() { "it gives no cause".into() } else { causes.join(", ") };
         let message = format!("the API server finds {} invalid: {causes}", self.what());
         self.error(Kind::Invalid).with_message(message).without_effect()
-    }
-}
-
-fn shortened(message: &str) -> String {
-    match message.char_indices().nth(MESSAGE) {
-        Some((end, _)) => format!("{}…", &message[..end]),
-        None => message.to_owned(),
     }
 }
 

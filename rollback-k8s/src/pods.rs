@@ -4,7 +4,7 @@
 
 use crate::owner::controller;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
-use rollback_core::{ReleaseId, Running};
+use rollback_core::{ReleaseId, Running, redact::shortened};
 use std::collections::BTreeMap;
 
 /// A pod, as far as rollbacks care.
@@ -25,8 +25,10 @@ pub(crate) struct PodState {
     pub(crate) ready: bool,
     /// Why it is not ready, as far as it says.
     pub(crate) trouble: Option<Trouble>,
-    /// `10.1.2.3:8080`, with the first port that a container declares.
-    pub(crate) address: Option<String>,
+    /// `10.1.2.3`, `[fd00::1]`
+    host: Option<String>,
+    /// The first one that a container declares.
+    pub(crate) port: Option<u16>,
     /// Of all containers together.
     pub(crate) restarts: i32,
     /// Container and the digest it really runs, where that is known.
@@ -97,12 +99,9 @@ impl PodState {
             .iter()
             .flat_map(|spec| &spec.containers)
             .flat_map(|container| container.ports.iter().flatten())
-            .map(|port| port.container_port)
-            .next();
+            .find_map(|port| u16::try_from(port.container_port).ok());
         let ip = status.and_then(|status| status.pod_ip.as_deref()).filter(|ip| !ip.is_empty());
-        let address = ip
-            .zip(port)
-            .map(|(ip, port)| if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") });
+        let host = ip.map(|ip| if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() });
         Self {
             uid: metadata.uid.clone().unwrap_or_default(),
             resource_version: metadata.resource_version.clone(),
@@ -112,7 +111,8 @@ impl PodState {
             finished,
             ready,
             trouble,
-            address,
+            host,
+            port,
             restarts: containers().map(|container| container.restart_count).sum(),
             image_ids: containers()
                 .filter(|container| !container.image_id.is_empty())
@@ -129,11 +129,7 @@ impl PodState {
     }
     /// Where it is reached: at this port, or at the first one that a container declares.
     pub(crate) fn at(&self, port: Option<u16>) -> Option<String> {
-        let address = self.address.as_ref()?;
-        match port {
-            Some(port) => address.rsplit_once(':').map(|(ip, _)| format!("{ip}:{port}")),
-            None => Some(address.clone()),
-        }
+        Some(format!("{}:{}", self.host.as_ref()?, port.or(self.port)?))
     }
     /// It runs, or may still.
     pub(crate) fn counts(&self) -> bool {
@@ -148,13 +144,13 @@ impl PodState {
 /// The label by which StatefulSets and DaemonSets tell their revisions apart.
 const REVISION_HASH: &str = "controller-revision-hash";
 
+/// Of what a kubelet says of a container, which may be a long chain of causes.
+const MESSAGE: usize = 300;
+
 fn told(pod: &str, container: &str, reason: &str, message: Option<&str>) -> String {
     let place = if container.is_empty() { pod.to_owned() } else { format!("{pod}, container {container}") };
     match message.map(str::trim).filter(|message| !message.is_empty()) {
-        Some(message) => {
-            let short: String = message.chars().take(200).collect();
-            format!("{reason} ({place}): {short}")
-        }
+        Some(message) => format!("{reason} ({place}): {}", shortened(message, MESSAGE)),
         None => format!("{reason} ({place})"),
     }
 }
@@ -279,7 +275,10 @@ mod tests {
         status["podIP"] = json!("10.0.0.1");
         let pod = pod(status);
         assert_eq!((pod.ready, pod.serves(), &pod.trouble), (true, true, &None));
-        assert_eq!(pod.address.as_deref(), Some("10.0.0.1:8080"));
+        assert_eq!(pod.at(None).as_deref(), Some("10.0.0.1:8080"));
+        assert_eq!(pod.at(Some(9)).as_deref(), Some("10.0.0.1:9"));
+        let undeclared = PodState { port: None, ..pod.clone() };
+        assert_eq!((undeclared.at(None), undeclared.at(Some(9)).as_deref()), (None, Some("10.0.0.1:9")));
         assert_eq!((pod.controller.as_deref(), pod.revision_hash.as_deref()), (Some("rs"), Some("h")));
         assert_eq!(pod.image_ids, [("app".to_string(), "i@sha256:1".to_string())]);
     }

@@ -137,31 +137,49 @@ impl Cluster {
     }
 }
 
+/// What it means that the cluster's uid may not be read.
+fn identity(cluster: &Cluster) -> Option<Finding> {
+    let server = cluster.identity().server.as_deref().filter(|_| cluster.identity().uid.is_none())?;
+    let apart = if cluster.name() == server {
+        " Who reaches it by another address shares neither lock nor ledger with this one."
+    } else {
+        ""
+    };
+    let text = format!(
+        "which cluster this is, only its address tells ({server}): this account may not read the namespace kube-system, whose \
+         uid would. Another cluster behind the same address would go unnoticed.{apart} Add to its ClusterRole {{apiGroups: \
+         [\"\"], resources: [\"namespaces\"], resourceNames: [\"kube-system\"], verbs: [\"get\"]}}"
+    );
+    Some(Finding::new(Severity::Warning, "identity", text))
+}
+
+/// Whether these, of the rights that were asked for, let it try the change out.
+pub(crate) fn allow(findings: &[Finding]) -> bool {
+    findings.iter().all(|finding| finding.severity != Severity::Blocks)
+}
+
 /// A finding for each right that is missing, with the rule to add. What cannot be asked blocks nothing: the dry run tells.
 pub(crate) async fn permissions(cluster: &Cluster, needed: &[Access]) -> Vec<Finding> {
     let answers = futures::future::join_all(needed.iter().map(|access| cluster.may(access))).await;
-    needed
-        .iter()
-        .zip(answers)
-        .filter_map(|(access, may)| match may {
-            Ok(true) => None,
-            Ok(false) => Some(Finding::new(
-                Severity::Blocks,
-                "permission",
-                format!(
-                    "may not {} {} in namespace {}: add to its Role {{apiGroups: [\"{}\"], resources: [\"{}\"], verbs: \
+    let missing = needed.iter().zip(answers).filter_map(|(access, may)| match may {
+        Ok(true) => None,
+        Ok(false) => Some(Finding::new(
+            Severity::Blocks,
+            "permission",
+            format!(
+                "may not {} {} in namespace {}: add to its Role {{apiGroups: [\"{}\"], resources: [\"{}\"], verbs: \
                      [\"{}\"]}}",
-                    access.verb,
-                    access.kind.name(),
-                    access.namespace,
-                    access.kind.group,
-                    access.kind.plural,
-                    access.verb
-                ),
-            )),
-            Err(e) => Some(Finding::new(Severity::Note, "permission", format!("permissions are not known: {e}"))),
-        })
-        .collect()
+                access.verb,
+                access.kind.name(),
+                access.namespace,
+                access.kind.group,
+                access.kind.plural,
+                access.verb
+            ),
+        )),
+        Err(e) => Some(Finding::new(Severity::Note, "permission", format!("permissions are not known: {e}"))),
+    });
+    missing.chain(identity(cluster)).collect()
 }
 
 /// An object that a pod template refers to, and cannot start without.

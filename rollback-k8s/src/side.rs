@@ -114,7 +114,7 @@ impl Side {
 
     pub(crate) async fn written(&self) -> Result<Written> {
         let (namespace, name) = (self.deployment.namespace(), self.deployment.name());
-        let object = self.cluster.get("read a side's Deployment", DEPLOYMENT, namespace, name).await?;
+        let object = self.cluster.named("read a side's Deployment", DEPLOYMENT, namespace, name).await?;
         let template = object.data.pointer("/spec/template").cloned().unwrap_or_default();
         let replicas = object.data.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
         Ok(Written {

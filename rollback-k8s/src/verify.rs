@@ -11,7 +11,7 @@ mod usage;
 mod warnings;
 
 pub use endpoints::EndpointsWanted;
-pub(crate) use own::{Own, OwnPod, PodSource, Sides};
+pub(crate) use own::{Own, OwnPod, PodSource, Sides, port_in};
 pub use pods::BadPodsGone;
 pub use restarts::RestartsSteady;
 pub use usage::WithinLimits;
@@ -27,7 +27,9 @@ use crate::{
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use rollback_core::{
-    Context, Error, Evidence, HealthCheck, Kind, Result, Verdict, redact::without_secrets, verify::LogScan,
+    Context, Error, Evidence, HealthCheck, Kind, Result, Verdict,
+    redact::{shortened, without_secrets},
+    verify::LogScan,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -263,7 +265,7 @@ fn shown(what: &str, lines: Vec<String>) -> Vec<Evidence> {
     let mut evidence: Vec<_> = lines
         .into_iter()
         .take(SHOWN)
-        .map(|line| Evidence::new(what, without_secrets(&line).chars().take(200).collect::<String>()))
+        .map(|line| Evidence::new(what, shortened(&without_secrets(&line), 200)))
         .collect();
     if more > 0 {
         evidence.push(Evidence::new(what, format!("{more} more")));

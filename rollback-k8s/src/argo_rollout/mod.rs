@@ -188,7 +188,7 @@ impl ArgoRollout {
     }
 
     async fn live(&self) -> Result<Live> {
-        let object = self.cluster.get("read the Rollout", ROLLOUT, &self.namespace, &self.name).await?;
+        let object = self.cluster.named("read the Rollout", ROLLOUT, &self.namespace, &self.name).await?;
         let workload = match live::workload_of(&object)? {
             Some(name) => Some(
                 self.cluster

@@ -5,7 +5,7 @@ use crate::{
     connect::JsonPatch,
     kinds::{ENDPOINT_SLICE, SERVICE},
     owner,
-    prepare::{Access, permissions},
+    prepare::{Access, allow, permissions},
     side,
 };
 use rollback_core::{Change, DiffLine, Kind, PartId, Payload, Prepared, Result, Shape, Weight, Work};
@@ -57,7 +57,7 @@ impl BlueGreenService {
         let mut prepared = Prepared::new(change).with_diff(difference(&service.selector, &select));
         prepared.findings = owner::findings(&owner::owners(&service.metadata));
         let missing = permissions(&self.cluster, &self.access()).await;
-        if missing.is_empty() && select != service.selector {
+        if allow(&missing) && select != service.selector {
             // Admission may have its own mind about Services.
             let operations = vec![
                 json!({"op": "test", "path": "/metadata/uid", "value": service.uid}),

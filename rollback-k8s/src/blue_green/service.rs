@@ -29,7 +29,7 @@ fn unfit(why: impl Into<String>) -> Error {
 
 impl Service {
     pub(super) async fn read(cluster: &Cluster, namespace: &str, name: &str) -> Result<Self> {
-        let object = cluster.get("read the Service", SERVICE, namespace, name).await?;
+        let object = cluster.named("read the Service", SERVICE, namespace, name).await?;
         let selector = object.data.pointer("/spec/selector").cloned().unwrap_or(Value::Null);
         let selector: Option<Selector> =
             serde_json::from_value(selector).map_err(|e| unfit("its selector cannot be read").with_source(e))?;

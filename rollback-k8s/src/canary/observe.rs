@@ -45,7 +45,7 @@ impl CanaryPair {
     /// Why the Service does not send to just the ready pods; `None` where it does, or where none was named.
     async fn endpoints(&self) -> Result<Option<String>> {
         let Some(name) = &self.service else { return Ok(None) };
-        let service = self.cluster.get("read the Service", SERVICE, &self.namespace, name).await?;
+        let service = self.cluster.named("read the Service", SERVICE, &self.namespace, name).await?;
         let selector = service.data.pointer("/spec/selector").cloned().unwrap_or_default();
         let selector: BTreeMap<String, String> = serde_json::from_value(selector).unwrap_or_default();
         if selector.is_empty() {

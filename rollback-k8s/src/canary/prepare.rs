@@ -4,7 +4,7 @@ use super::{CanaryPair, Instructions, route::How};
 use crate::{
     kinds::{ENDPOINT_SLICE, SERVICE},
     owner,
-    prepare::{Access, permissions},
+    prepare::{Access, allow, permissions},
     side,
 };
 use rollback_core::{
@@ -65,7 +65,7 @@ impl CanaryPair {
 
     async fn make_weights_ready(&self, change: &Change, shares: &PartMap<Weight>) -> Result<Prepared> {
         let (mut diff, mut findings) = (vec![], permissions(&self.cluster, &self.access()).await);
-        let allowed = findings.is_empty();
+        let allowed = allow(&findings);
         let look = Look::full();
         for route in &self.routes {
             let looked = route.look(&self.cluster, &self.namespace, &look).await?;

@@ -59,7 +59,7 @@ impl Route {
     }
 
     pub(super) async fn look(&self, cluster: &Cluster, namespace: &str, look: &Look) -> Result<Looked> {
-        let object = cluster.get("read the routes", self.kind, namespace, &self.name).await?;
+        let object = cluster.named("read the routes", self.kind, namespace, &self.name).await?;
         let lists = Lists::of(self.form, &object.data, namespace, &self.ends)?;
         let annotations: Annotations = object.metadata.annotations.clone().unwrap_or_default().into_iter().collect();
         Ok(Looked {

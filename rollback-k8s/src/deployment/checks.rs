@@ -3,10 +3,10 @@
 use super::Deployment;
 use crate::{
     pods::PodState,
-    verify::{Own, PodChecks, PodSource},
+    verify::{Own, PodChecks, PodSource, port_in},
 };
 use async_trait::async_trait;
-use rollback_core::Result;
+use rollback_core::{ReleaseId, Result};
 
 impl Deployment {
     /// Verifiers and health checks of its pods that the API server answers.
@@ -34,5 +34,13 @@ impl PodSource for Deployment {
         let own =
             Own::of_all(pods, self.options.health_port, |pod| pod.controller.as_ref().map(|_| self.release_of(pod)));
         Ok(own.with_objects(&live.uid, self.remembered.uids()))
+    }
+    async fn port_of(&self, release: &ReleaseId) -> Result<Option<Option<u16>>> {
+        let known = |of: &Self| port_in(of.templates().get(release), of.options.health_port);
+        if let Some(known) = known(self) {
+            return Ok(Some(known));
+        }
+        self.revisions(&self.live().await?).await?;
+        Ok(known(self))
     }
 }

@@ -375,7 +375,7 @@ impl Deployment {
 
     /// As it is now, by a request.
     async fn live(&self) -> Result<Live> {
-        let object = self.cluster.get("read the Deployment", DEPLOYMENT, &self.namespace, &self.name).await;
+        let object = self.cluster.named("read the Deployment", DEPLOYMENT, &self.namespace, &self.name).await;
         object.and_then(Live::of).map_err(|e| e.with_target(&self.id))
     }
     /// Its ReplicaSets, the newest revision first, by a request.

@@ -291,3 +291,22 @@ fn history_is_in_the_order_of_deploys() {
     let fresh = live.history(&[], 10);
     assert_eq!(fresh[0].id, id(V2), "the controller has made no ReplicaSet yet");
 }
+
+#[tokio::test]
+async fn a_check_with_no_port_to_ask_at_is_known_before_the_write() {
+    use rollback_core::{Context, Health, HealthCheck, Severity, health::Probe};
+    let found = async |shop: Deployment, at: Option<u16>| {
+        let live = deployment(|_| {});
+        let seen = shop.judge(&Seen { live: &live, pods: &[], by_watches: false }, &Look::full()).unwrap();
+        let context = Context::new(shop.id.clone(), id(V2), id(V1), seen);
+        let check = shop.checks().through_api(Probe::new("ask", |_: &Context| Health::healthy("", "")));
+        let check = at.into_iter().fold(check, |check, port| check.at_port(port));
+        check.preflight(&context).await.unwrap()
+    };
+    let missing = found(shop().await, None).await;
+    let [finding] = &missing[..] else { panic!("{missing:?}") };
+    assert_eq!((finding.severity, finding.code.as_str()), (Severity::Blocks, "port"));
+    assert!(finding.text.contains("declares no port"), "{finding}");
+    assert_eq!(found(shop().await, Some(8080)).await, []);
+    assert_eq!(found(shop().await.with_health_port(8080), None).await, []);
+}

@@ -184,7 +184,7 @@ impl FlaggerCanary {
     }
 
     async fn canary(&self) -> Result<Canary> {
-        Canary::of(self.cluster.get("read the Canary", FLAGGER_CANARY, &self.namespace, &self.name).await?)
+        Canary::of(self.cluster.named("read the Canary", FLAGGER_CANARY, &self.namespace, &self.name).await?)
     }
     fn deployment(&self, canary: &Canary) -> Deployment {
         self.cluster.deployment(&self.namespace, &canary.target).through_owner()

@@ -1,7 +1,6 @@
 //! A program in the pods.
 
 use crate::{
-    connect::within,
     error::Request,
     kinds::POD_EXEC,
     verify::{OwnPod, PodChecks},
@@ -10,7 +9,11 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Status};
 use kube::{Api, api::AttachParams};
-use rollback_core::{Context, Error, Evidence, Health, HealthCheck, Kind, Result, redact::without_secrets, seconds};
+use rollback_core::{
+    Context, Error, Evidence, Health, HealthCheck, Kind, Result,
+    redact::{shortened, without_secrets},
+    seconds,
+};
 use std::{fmt, time::Duration};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
@@ -101,7 +104,7 @@ impl ExecCheck {
         params.container = self.container.clone().or(first);
         let api: Api<Pod> = Api::namespaced(self.checks.cluster.client().clone(), &self.checks.namespace);
         let exec = api.exec(&pod.state.name, self.argv.iter().map(String::as_str), &params);
-        let mut process = within(self.timeout, &request, exec).await?;
+        let mut process = self.checks.cluster.within(self.timeout, &request, exec).await?;
         let (stdout, stderr, status) = (process.stdout(), process.stderr(), process.take_status());
         let status = async move {
             match status {
@@ -138,7 +141,7 @@ fn judge(what: String, status: Option<&Status>, output: &str) -> Health {
         // The shell's words for "cannot be run" and "not found": it is not the service that said so.
         Some(code @ ("126" | "127")) => Health::unknown(what, format!("it cannot be run (exit {code}){said}")),
         Some(code) => Health::unhealthy(what, format!("exit {code}{said}")),
-        None => Health::unknown(what, status.message.iter().flat_map(|why| why.chars()).take(400).collect::<String>()),
+        None => Health::unknown(what, shortened(status.message.as_deref().unwrap_or_default(), 400)),
     }
 }
 

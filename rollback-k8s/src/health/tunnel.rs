@@ -1,7 +1,7 @@
 //! Any check, through the API server's port-forward.
 
 use crate::{
-    connect::{Cluster, within},
+    connect::Cluster,
     error::Request,
     kinds::POD_PORT_FORWARD,
     verify::{OwnPod, PodChecks},
@@ -9,7 +9,9 @@ use crate::{
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::Portforwarder};
-use rollback_core::{Context, Error, Evidence, Health, HealthCheck, Kind, PartId, Result};
+use rollback_core::{
+    Context, Error, Evidence, Finding, Health, HealthCheck, Kind, PartId, Result, Severity, redact::shortened,
+};
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
@@ -23,6 +25,8 @@ use tokio::{
     time::timeout,
 };
 
+/// What is to be done where nobody says at which port to ask.
+const NO_PORT: &str = "declares no port: name the one that the check is to ask at";
 /// How long what the node says of a broken connection is waited for.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -63,8 +67,8 @@ impl ThroughApi {
 
     async fn open(&self, pods: &[&OwnPod]) -> Result<Vec<(PartId, Tunnel)>> {
         let open = pods.iter().map(|pod| async {
-            let port = self.port.or_else(|| pod.port()).ok_or_else(|| {
-                let text = format!("pod {} declares no port: say which with at_port", pod.state.name);
+            let port = self.port.or(pod.port).ok_or_else(|| {
+                let text = format!("pod {} {NO_PORT}", pod.state.name);
                 Error::new(Kind::Invalid, "forward a port").with_message(text).without_effect()
             })?;
             let PodChecks { cluster, namespace, .. } = &self.checks;
@@ -79,6 +83,11 @@ impl ThroughApi {
 impl HealthCheck for ThroughApi {
     fn name(&self) -> String {
         format!("{}, through the API server", self.check.name())
+    }
+    async fn preflight(&self, context: &Context) -> Result<Vec<Finding>> {
+        let undeclared = self.port.is_none() && self.checks.source.port_of(&context.wanted).await? == Some(None);
+        let text = || format!("{} cannot tell how {} is: it {NO_PORT}", self.name(), context.wanted);
+        Ok(undeclared.then(|| Finding::new(Severity::Blocks, "port", text())).into_iter().collect())
     }
     async fn check(&self, context: &Context) -> Result<Health> {
         let own = self.checks.source.own().await?;
@@ -156,7 +165,7 @@ impl Tunnel {
                     name: &pod,
                 };
                 let api: Api<Pod> = Api::namespaced(cluster.client().clone(), &namespace);
-                within(cluster.reply_within(), &request, api.portforward(&pod, &[port])).await
+                cluster.within(cluster.reply_within(), &request, api.portforward(&pod, &[port])).await
             }
         };
         let first = forward().await?;
@@ -193,7 +202,7 @@ impl Tunnel {
         let _ = self.stop.send(true);
         let _ = timeout(LAST_WORDS, self.tasks.join_next()).await;
         let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        errors.iter().find(|why| is_the_way(why)).map(|why| (self.to.clone(), why.chars().take(200).collect()))
+        errors.iter().find(|why| is_the_way(why)).map(|why| (self.to.clone(), shortened(why, 200)))
     }
 }
 

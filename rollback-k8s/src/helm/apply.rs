@@ -5,6 +5,7 @@ use crate::{connect::JsonPatch, kinds::SECRET, marks};
 use rollback_core::{
     Applied, Approved, Error, Kind, Look, Payload, Result, Running, Settled, Work,
     process::{Output, Process},
+    redact::shortened,
     seconds,
 };
 use serde::Deserialize;
@@ -158,8 +159,7 @@ fn moment(text: &str) -> Option<i64> {
 fn said(output: &Output) -> String {
     let text = output.stderr.trim();
     let text = text.split("Invalid value").next().unwrap_or_default();
-    let short: String = text.chars().take(400).collect();
-    format!("helm ended with {output}: {short}")
+    format!("helm ended with {output}: {}", shortened(text, 400))
 }
 
 fn done(newest: &Revision) -> Result<Applied> {

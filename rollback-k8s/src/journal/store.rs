@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Cluster,
-    connect::{FIELD_MANAGER, within},
+    connect::FIELD_MANAGER,
     error::Request,
     kinds::{CONFIG_MAP, LEASE, ObjectKind},
 };
@@ -69,13 +69,13 @@ impl Store {
     pub(super) async fn get(&self, operation: &str, name: &str) -> Result<Option<ConfigMap>> {
         let request = self.request(operation, "get", CONFIG_MAP, name);
         let maps = self.maps();
-        within(self.reply(), &request, maps.get_opt(name)).await
+        self.cluster.within(self.reply(), &request, maps.get_opt(name)).await
     }
     /// Its version alone.
     pub(super) async fn version(&self, operation: &str, name: &str) -> Result<Option<String>> {
         let request = self.request(operation, "get", CONFIG_MAP, name);
         let maps = self.maps();
-        let found = within(self.reply(), &request, maps.get_metadata_opt(name)).await?;
+        let found = self.cluster.within(self.reply(), &request, maps.get_metadata_opt(name)).await?;
         Ok(found.and_then(|meta| meta.metadata.resource_version))
     }
     pub(super) async fn list(&self, operation: &str, selector: &str) -> Result<Vec<ConfigMap>> {
@@ -83,7 +83,7 @@ impl Store {
         let mut params = ListParams::default().limit(PAGE).labels(selector);
         let mut all = vec![];
         loop {
-            let page = within(self.reply(), &request, maps.list(&params)).await?;
+            let page = self.cluster.within(self.reply(), &request, maps.list(&params)).await?;
             all.extend(page.items);
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
@@ -97,7 +97,7 @@ impl Store {
         let mut params = ListParams::default().limit(5 * PAGE).labels(selector);
         let mut all = vec![];
         loop {
-            let page = within(self.reply(), &request, maps.list_metadata(&params)).await?;
+            let page = self.cluster.within(self.reply(), &request, maps.list_metadata(&params)).await?;
             all.extend(page.items);
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
@@ -110,20 +110,24 @@ impl Store {
         let name = object.name_any();
         let (request, maps) = (self.request(operation, "create", CONFIG_MAP, &name), self.maps());
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-        let made = within(self.reply(), &request, maps.create(&params, object)).await.map_err(full)?;
+        let made = self.cluster.within(self.reply(), &request, maps.create(&params, object)).await.map_err(full)?;
         Ok(made.metadata.resource_version)
     }
     /// Its new version. [`Kind::Conflict`] if it has changed.
     pub(super) async fn patch(&self, operation: &str, name: &str, patch: Vec<Value>) -> Result<Option<String>> {
         let (request, maps) = (self.request(operation, "patch", CONFIG_MAP, name), self.maps());
         let (params, patch) = (params(), parsed(operation, patch)?);
-        let patched = within(self.reply(), &request, maps.patch_metadata(name, &params, &patch)).await.map_err(full)?;
+        let patched = self
+            .cluster
+            .within(self.reply(), &request, maps.patch_metadata(name, &params, &patch))
+            .await
+            .map_err(full)?;
         Ok(patched.metadata.resource_version)
     }
     /// Gone is gone, whoever did it.
     pub(super) async fn delete(&self, operation: &str, name: &str) -> Result<()> {
         let (request, maps) = (self.request(operation, "delete", CONFIG_MAP, name), self.maps());
-        match within(self.reply(), &request, maps.delete(name, &DeleteParams::default())).await {
+        match self.cluster.within(self.reply(), &request, maps.delete(name, &DeleteParams::default())).await {
             Err(e) if e.kind() != Kind::NotFound => Err(e),
             _ => Ok(()),
         }
@@ -132,7 +136,7 @@ impl Store {
     pub(super) async fn lock(&self, operation: &str, target: &TargetId) -> Result<Option<Lock>> {
         let name = names::of_target(target);
         let (request, leases) = (self.request(operation, "get", LEASE, &name), self.leases());
-        Ok(within(self.reply(), &request, leases.get_opt(&name)).await?.as_ref().map(Lock::of))
+        Ok(self.cluster.within(self.reply(), &request, leases.get_opt(&name)).await?.as_ref().map(Lock::of))
     }
     /// Every lock of the journal, by its name.
     pub(super) async fn locks(&self, operation: &str) -> Result<Vec<(String, Lock)>> {
@@ -141,7 +145,7 @@ impl Store {
         let mut params = ListParams::default().limit(5 * PAGE).labels(&selector);
         let mut all = vec![];
         loop {
-            let page = within(self.reply(), &request, leases.list(&params)).await?;
+            let page = self.cluster.within(self.reply(), &request, leases.list(&params)).await?;
             all.extend(page.items.iter().map(|lease| (lease.name_any(), Lock::of(lease))));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
@@ -188,7 +192,7 @@ impl Store {
                 }),
             };
             let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-            within(self.reply(), &request, leases.create(&params, &object)).await.map_err(full)?;
+            self.cluster.within(self.reply(), &request, leases.create(&params, &object)).await.map_err(full)?;
             return Ok(());
         };
         let patch = vec![
@@ -224,7 +228,10 @@ impl Store {
     async fn patch_lease(&self, operation: &str, name: &str, patch: Vec<Value>) -> Result<()> {
         let (request, leases) = (self.request(operation, "patch", LEASE, name), self.leases());
         let (params, patch) = (params(), parsed(operation, patch)?);
-        within(self.reply(), &request, leases.patch_metadata(name, &params, &patch)).await.map_err(full)?;
+        self.cluster
+            .within(self.reply(), &request, leases.patch_metadata(name, &params, &patch))
+            .await
+            .map_err(full)?;
         Ok(())
     }
 }

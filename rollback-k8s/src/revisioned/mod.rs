@@ -216,7 +216,7 @@ impl Workload {
 
     async fn live(&self) -> Result<Live> {
         let operation = format!("read the {}", self.flavour.name());
-        let object = self.cluster.get(&operation, self.flavour.kind(), &self.namespace, &self.name).await;
+        let object = self.cluster.named(&operation, self.flavour.kind(), &self.namespace, &self.name).await;
         object.and_then(|object| Live::of(self.flavour, object)).map_err(|e| e.with_target(&self.id))
     }
     /// Its ControllerRevisions, the newest first.

@@ -4,6 +4,7 @@ use crate::{deployment::Deployment, pods::PodState};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use rollback_core::{Context, PartId, ReleaseId, Result};
+use serde_json::Value;
 use std::fmt::Debug;
 
 /// A pod of a target.
@@ -13,6 +14,8 @@ pub(crate) struct OwnPod {
     /// `None`: of a revision that is not known.
     pub(crate) release: Option<ReleaseId>,
     pub(crate) state: PodState,
+    /// Where it is asked: the port that the caller gave the target, else the first one that a container declares.
+    pub(crate) port: Option<u16>,
     pub(crate) pod: Pod,
 }
 
@@ -22,9 +25,6 @@ impl OwnPod {
         self.pod.status.iter().flat_map(|status| {
             status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten())
         })
-    }
-    pub(crate) fn port(&self) -> Option<u16> {
-        self.state.address.as_ref()?.rsplit_once(':')?.1.parse().ok()
     }
 }
 
@@ -49,7 +49,7 @@ impl Own {
         let own = |pod: Pod| {
             let state = PodState::of(&pod);
             let release = release(&state)?;
-            Some(OwnPod { part: ALL.into(), release, state: PodState { address: state.at(port), ..state }, pod })
+            Some(OwnPod { part: ALL.into(), release, port: port.or(state.port), state, pod })
         };
         Self { pods: pods.into_iter().filter_map(own).collect(), objects: vec![] }
     }
@@ -99,6 +99,25 @@ impl Own {
 pub(crate) trait PodSource: Debug + Send + Sync + 'static {
     /// As they are now.
     async fn own(&self) -> Result<Own>;
+    /// The port that pods of a release are asked at: the caller's, else the first that a container declares. `None`: it is not
+    /// known; the inner `None`: there is none.
+    ///
+    /// Where templates are not kept by release, its pods tell.
+    async fn port_of(&self, release: &ReleaseId) -> Result<Option<Option<u16>>> {
+        let own = self.own().await?;
+        let of: Vec<_> = own.pods.iter().filter(|pod| pod.release.as_ref() == Some(release)).collect();
+        Ok((!of.is_empty()).then(|| of.iter().find_map(|pod| pod.port)))
+    }
+}
+
+/// What a template says of its port, where it is known; a port that the caller gave goes before.
+pub(crate) fn port_in(template: Option<&Value>, given: Option<u16>) -> Option<Option<u16>> {
+    if given.is_some() {
+        return Some(given);
+    }
+    let containers = template?.pointer("/spec/containers").and_then(Value::as_array).into_iter().flatten();
+    let mut ports = containers.filter_map(|container| container.get("ports")?.as_array()).flatten();
+    Some(ports.find_map(|port| port.get("containerPort")?.as_u64()?.try_into().ok()))
 }
 
 /// A target of several Deployments, each a part of it.
@@ -116,6 +135,15 @@ impl PodSource for Sides {
         }
         Ok(all)
     }
+    /// Of the side that knows it: a release has the labels of its side in it.
+    async fn port_of(&self, release: &ReleaseId) -> Result<Option<Option<u16>>> {
+        for (_, side) in &self.0 {
+            if let Some(known) = side.port_of(release).await? {
+                return Ok(Some(known));
+            }
+        }
+        Ok(None)
+    }
 }
 
 #[cfg(test)]
@@ -124,7 +152,7 @@ pub(super) mod sample {
 
     use super::*;
     use rollback_core::{Identity, Observation, PartState, Token, Verdict, seconds};
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     /// A pod of a release, ready, with what is said of it besides.
     pub(in crate::verify) fn pod(name: &str, release: Option<&str>, more: Value) -> OwnPod {
@@ -135,7 +163,8 @@ pub(super) mod sample {
         });
         merge(&mut pod, more);
         let pod: Pod = serde_json::from_value(pod).unwrap();
-        OwnPod { part: "all".into(), release: release.map(ReleaseId::from), state: PodState::of(&pod), pod }
+        let state = PodState::of(&pod);
+        OwnPod { part: "all".into(), release: release.map(ReleaseId::from), port: state.port, state, pod }
     }
     fn merge(into: &mut Value, from: Value) {
         match (into, from) {
@@ -173,6 +202,6 @@ pub(super) mod sample {
         assert_eq!(names(&context(0)), ["a", "b"]);
         assert_eq!(names(&context(0).with_part(Some("idle".into()))), ["idle"]);
         assert_eq!(own.wanted(&context(0)).count(), 1);
-        assert_eq!(own.pods[0].port(), Some(8080));
+        assert_eq!(own.pods[0].port, Some(8080));
     }
 }

@@ -6,7 +6,7 @@
 
 use super::table::{Kept, Table, Version, place};
 use crate::{
-    connect::{Cluster, PAGE, within},
+    connect::{Cluster, PAGE},
     error::Request,
     kinds::ObjectKind,
 };
@@ -143,7 +143,7 @@ impl<T: Kept> Feed<T> {
         let version = loop {
             let page = {
                 let _turn = self.cluster.turn().await;
-                within(self.cluster.reply_within(), &request, self.api.list(&params)).await?
+                self.cluster.within(self.cluster.reply_within(), &request, self.api.list(&params)).await?
             };
             {
                 let mut state = self.state();
@@ -187,7 +187,7 @@ impl<T: Kept> Feed<T> {
     async fn watch(&self, version: &mut String) -> Result<(), Ended> {
         let began = Instant::now();
         let request = self.request("watch", "watch");
-        let failed = |e| Ended::Failed(request.failed(e));
+        let failed = |e| Ended::Failed(self.cluster.called(request.failed(e)));
         let seconds = u32::try_from(self.lasts.as_secs()).unwrap_or(u32::MAX);
         let params = WatchParams::default().timeout(seconds);
         let started = timeout(self.cluster.reply_within(), self.api.watch(&params, version)).await;
@@ -195,14 +195,14 @@ impl<T: Kept> Feed<T> {
             Ok(Ok(events)) => events,
             Ok(Err(kube::Error::Api(status))) if status.code == 410 => return Err(Ended::Gone),
             Ok(Err(e)) => return Err(failed(e)),
-            Err(_) => return Err(Ended::Failed(request.too_late(self.cluster.reply_within()))),
+            Err(_) => return Err(Ended::Failed(self.cluster.called(request.too_late(self.cluster.reply_within())))),
         };
         self.begun(Ok(()));
         pin_mut!(events);
         let overdue = began + self.lasts + OVERDUE;
         loop {
             let Ok(event) = timeout_at(overdue, events.next()).await else {
-                return Err(Ended::Failed(request.too_late(began.elapsed())));
+                return Err(Ended::Failed(self.cluster.called(request.too_late(began.elapsed()))));
             };
             let event = match event {
                 // Ended in time and in order, so all that happened before was told.

@@ -168,6 +168,34 @@ async fn no_new_connection_fails_and_the_bad_side_is_left() {
     assert!(annotations.contains_key("rollback.dev/trace"), "the next rollback does not walk on: {annotations:?}");
 }
 
+/// The idle side has no pods yet that could be looked at.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Kubernetes bed"]
+async fn a_check_with_no_port_to_ask_at_is_refused_before_the_first_write() {
+    let bed = Bed::here().await;
+    let namespace = Arc::new(bed.namespace("bg-no-port").await);
+    for (name, image, replicas) in [("blue", "v1", 0), ("green", "v2", 1)] {
+        let mut side = side(APP, name, image, replicas);
+        side["spec"]["template"]["spec"]["containers"][0].as_object_mut().unwrap().remove("ports");
+        namespace.apply(side).await;
+    }
+    namespace.apply(service(APP, json!({"app": APP, "side": "green"}))).await;
+    let target = of(&cluster(&bed).await, &namespace, APP);
+    settled(&target).await;
+    let get = || health::Http::at_each_part("/health").unwrap();
+    let through = target.checks().through_api(get());
+    let checks: [(Box<dyn HealthCheck>, &str); 2] =
+        [(Box::new(through.clone()), "declares no port"), (Box::new(get()), "is reached")];
+    for (check, says) in checks {
+        let report = rollback(target.clone()).using(BlueGreen::default()).healthy_when(check).run().await.unwrap();
+        assert!(matches!(report.outcome(), Outcome::Refused { why, .. } if why.contains(says)), "{report}");
+        assert_eq!((report.writes(), replicas(&namespace, "checkout-blue").await), (0, 0), "{report}");
+    }
+    let strategy = BlueGreen::default().with_drain(Duration::ZERO).with_hold(Duration::ZERO);
+    let report = rollback(target).using(strategy).healthy_when(through.at_port(8080)).run().await.unwrap();
+    assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the Kubernetes bed"]
 async fn an_idle_side_that_was_overwritten_gets_no_traffic() {

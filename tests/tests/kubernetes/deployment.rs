@@ -5,8 +5,11 @@ use crate::{
     deployment_space::{Space, server, settled, until},
 };
 use async_trait::async_trait;
-use k8s_openapi::api::{apps::v1::Deployment as Object, core::v1::ResourceQuota};
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::{apps::v1::Deployment as Object, core::v1::ResourceQuota, rbac::v1::ClusterRoleBinding};
+use kube::{
+    api::{Patch, PatchParams},
+    config::Kubeconfig,
+};
 use rollback_core::{prelude::*, *};
 use rollback_k8s::{Cluster, ClusterOptions, Deployment, release_id};
 use rollback_tests::bed::kubernetes::{Bed, service};
@@ -579,4 +582,80 @@ async fn another_cluster_than_stated_is_refused() {
     assert!(text.contains("of another cluster") && text.contains(&uid), "{text}");
     let server = is.identity().server.clone().unwrap();
     Cluster::connect(options().expecting_uid(uid).expecting_server(server)).await.unwrap();
+}
+
+/// Who may not read the namespace kube-system goes by the server's address, and hears of it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Kubernetes bed"]
+async fn a_cluster_that_only_its_address_tells_is_warned_of() {
+    let (space, _) = failed("address", "v2").await;
+    let rules: [(&str, &str, &[&str]); 3] =
+        [("apps", "deployments", &["get", "patch"]), ("apps", "replicasets", &["list"]), ("", "pods", &["list"])];
+    let config = space.own.account("blind", &rules).await;
+    let bindings: kube::Api<ClusterRoleBinding> = kube::Api::all(Bed::here().await.client());
+    let binding = format!("identify-{}-blind", space.namespace);
+    bindings.delete(&binding, &Default::default()).await.unwrap();
+    let mut kubeconfig = Kubeconfig::read_from(Bed::here().await.folder().join("pki/admin.conf")).unwrap();
+    for user in &mut kubeconfig.auth_infos {
+        user.auth_info = Some(config.auth_info.clone());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config");
+    std::fs::write(&path, serde_json::to_string(&kubeconfig).unwrap()).unwrap();
+    let options = || ClusterOptions::from_kubeconfig(&path, None);
+    let blind = || async {
+        let cluster = Cluster::connect(options()).await.ok()?;
+        let looked = cluster.deployment(&space.namespace, NAME).observe(Look::quick()).await;
+        (cluster.identity().uid.is_none() && looked.is_ok()).then_some(cluster)
+    };
+    let (cluster, _) = until("the rights are as they were given", blind).await;
+    let report = rollback(cluster.deployment(&space.namespace, NAME)).run().await.unwrap();
+    assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    let warned: Vec<_> = report.findings().into_iter().filter(|found| found.code == "identity").collect();
+    let [warning] = warned[..] else { panic!("{warned:?}") };
+    assert_eq!(warning.severity, Severity::Warning);
+    let server = cluster.identity().server.clone().unwrap();
+    assert!(warning.text.contains(&server) && warning.text.contains("kube-system"), "{warning}");
+    assert!(report.to_string().contains("which cluster this is, only its address tells"), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Kubernetes bed"]
+async fn what_is_not_there_is_told_from_what_is() {
+    let space = Space::new("names").await;
+    let said = async |namespace: &str, name: &str| {
+        let e = space.cluster.deployment(namespace, name).observe(Look::full()).await.unwrap_err();
+        assert_eq!((e.kind(), e.effect()), (Kind::NotFound, Effect::None));
+        e.message().to_owned()
+    };
+    let place = format!("in namespace {}", space.namespace);
+    let empty = said(&space.namespace, "chekcout").await;
+    assert_eq!(empty, format!("there is no Deployment chekcout {place}, and no other Deployment either"));
+    for name in ["cart", NAME] {
+        space.apply(server(name, "v1", 0)).await;
+    }
+    let other = said(&space.namespace, "chekcout").await;
+    assert_eq!(other, format!("there is no Deployment chekcout {place}. There are: checkout, cart"));
+    let typo = format!("{}x", space.namespace);
+    let nowhere = said(&typo, NAME).await;
+    let begins = format!(
+        "there is no Deployment checkout in namespace {typo}: there is no such namespace. There are: {}, ",
+        space.namespace
+    );
+    assert!(nowhere.starts_with(&begins), "{nowhere}");
+    let rules: [(&str, &str, &[&str]); 1] = [("apps", "deployments", &["get"])];
+    let config = space.own.account("gets", &rules).await;
+    let client = kube::Client::try_from(config).unwrap();
+    let gets = || async { Cluster::from_client(client.clone(), ClusterOptions::default()).await.ok() };
+    let (cluster, _) = until("the account may look", gets).await;
+    let look = || async {
+        let looked = cluster.deployment(&space.namespace, "chekcout").observe(Look::full()).await;
+        looked.err().filter(|e| e.kind() == Kind::NotFound)
+    };
+    let (bare, _) = until("the account may get", look).await;
+    assert_eq!(
+        bare.message(),
+        format!("there is no Deployment chekcout {place}"),
+        "what may not be listed is left out"
+    );
 }

@@ -130,6 +130,17 @@ impl Past {
         self
     }
 
+    /// A release as people know it; the bare id of one that nobody knows.
+    fn called(&self, id: &ReleaseId) -> String {
+        let known = self.history.iter().chain(self.ledger.iter().map(|entry| &entry.release));
+        known.into_iter().find(|release| release.id == *id).map_or_else(|| id.to_string(), ToString::to_string)
+    }
+    /// What there is to choose from, as a refusal lists it.
+    pub(crate) fn newest(&self) -> String {
+        let newest: Vec<String> = self.history.iter().take(5).map(ToString::to_string).collect();
+        if newest.is_empty() { "none".into() } else { newest.join(", ") }
+    }
+
     /// The run that, as far as the ledger knows, brought the target to this release, away from one that it blamed.
     fn noted(&self, reached: &ReleaseId) -> Option<Trace> {
         let brought = self.ledger.iter().find(|e| e.release.id == *reached && e.standing != Standing::Failed)?;
@@ -163,10 +174,16 @@ impl Past {
             None => Ok(suspect),
             Some(trace) => Err(NoChoice::new(
                 format!(
-                    "run {} already left {} for {} at {}: going further back from {} would be a guess",
-                    trace.run, trace.left, trace.reached, trace.at, trace.reached
+                    "run {} already left {} for {} at {}: going further back from there would be a guess",
+                    trace.run,
+                    self.called(&trace.left),
+                    self.called(&trace.reached),
+                    trace.at
                 ),
-                format!("if {suspect} is to be left too, name it as the suspect, or name the release to go to"),
+                format!(
+                    "if {} is to be left too, name it as the suspect, or name the release to go to",
+                    self.called(&suspect)
+                ),
             )),
         }
     }
@@ -257,11 +274,10 @@ impl Past {
             if suspect_known {
                 Ok(())
             } else {
-                let known: Vec<_> = self.history.iter().take(5).map(|r| &r.id).collect();
                 Err(NoChoice::new(
                     format!(
                         "history does not know the suspect {suspect}, so nothing comes before it; the newest are {}",
-                        list(&known)
+                        self.newest()
                     ),
                     "blame a release that it knows, or name the release to go to",
                 ))
@@ -271,7 +287,11 @@ impl Past {
             need_suspect()?;
             older().next().map(|r| made(r, "previous")).ok_or_else(|| {
                 NoChoice::new(
-                    format!("history has no usable release before {suspect} ({} known in all)", self.history.len()),
+                    format!(
+                        "history has no usable release before {} ({} known in all)",
+                        self.called(suspect),
+                        self.history.len()
+                    ),
                     "name the release to go to, or import releases made elsewhere; record each at its deploy, so that it is \
                      known after the platform has pruned it",
                 )
@@ -281,7 +301,7 @@ impl Past {
             Choose::Verified => verified().ok_or_else(|| {
                 NoChoice::new(
                     "no release but the suspect was ever verified healthy",
-                    "allow the previous one, unverified (Choose::verified().or_previous()), or name one",
+                    "say that the previous one will do although nobody verified it, or name one",
                 )
             }),
             Choose::VerifiedOrPrevious => verified().map_or_else(previous, Ok),
@@ -291,7 +311,7 @@ impl Past {
                 older().nth(n.saturating_sub(1)).map(|r| made(r, &format!("number {n} before the suspect"))).ok_or_else(
                     || {
                         NoChoice::new(
-                            format!("history has no {n} usable releases before {suspect}"),
+                            format!("history has no {n} usable releases before {}", self.called(suspect)),
                             "a smaller number, or name one",
                         )
                     },
@@ -310,28 +330,27 @@ impl Past {
                     })
             }
             Choose::Exactly(id) if id == suspect => Err(NoChoice::new(
-                format!("{id} is the suspect: what is blamed, or what serves already"),
+                format!("{} is the suspect: what is blamed, or what serves already", self.called(id)),
                 "name another release, or another suspect",
             )),
             Choose::Exactly(id) => {
                 let from_ledger = || self.ledger.iter().map(|e| &e.release).find(|r| r.id == *id);
                 let Some(release) = self.history.iter().find(|r| r.id == *id).or_else(from_ledger) else {
-                    let known: Vec<_> = self.history.iter().take(5).map(|r| &r.id).collect();
                     return Err(NoChoice::new(
-                        format!("history does not know {id}; the newest are {}", list(&known)),
+                        format!("history does not know {id}; the newest are {}", self.newest()),
                         "name one of those",
                     ));
                 };
                 if !release.available {
                     return Err(NoChoice::new(
-                        format!("{id} is known, but gone"),
+                        format!("{} is known, but gone", self.called(id)),
                         "make it available again, or name another",
                     ));
                 }
                 if failed(release) && !known_bad_will_do {
                     return Err(NoChoice::new(
-                        format!("{id} is known bad"),
-                        "another release; or, with a reason and an approval, Policy::with_known_bad",
+                        format!("{} is known bad", self.called(id)),
+                        "another release; or a reason to go there all the same, and an approval",
                     ));
                 }
                 Ok(made(release, "named"))

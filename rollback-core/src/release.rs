@@ -1,7 +1,8 @@
 //! Releases, and what is known about them.
 
-use crate::{Digest, ReleaseId, RunId, Timestamp};
+use crate::{Digest, ReleaseId, RunId, Timestamp, redact::shortened};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// An immutable version of a target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +55,56 @@ impl Release {
     }
 }
 
+/// As people read it: what it is called, why it was made, and the id by which it is named to a program, where that is another
+/// word: `revision 7 (shop:2.3), "new prices" [template:9f2c…]`.
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// Of why it was made: a whole sentence may have been written there.
+        const WHY: usize = 100;
+        f.write_str(&self.label)?;
+        if let Some(why) = self.why.as_ref().filter(|why| !why.trim().is_empty()) {
+            write!(f, ", {:?}", shortened(why.trim(), WHY))?;
+        }
+        if self.label != self.id.as_str() {
+            write!(f, " [{}]", self.id)?;
+        }
+        Ok(())
+    }
+}
+
+/// Names for ids, in texts that were written before anybody knew the names: of plans, of what parts run, of outcomes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Called(Vec<(ReleaseId, String)>);
+
+impl Called {
+    /// Those of a choice. Two that are called alike keep their ids.
+    pub(crate) fn of(left: Option<&Release>, wanted: &Release) -> Self {
+        /// A shorter id may be a word like any other.
+        const TELLING: usize = 8;
+        let alike = left.is_some_and(|left| left.label == wanted.label);
+        let both = left.into_iter().chain([wanted]).filter(|_| !alike);
+        let named = both.filter(|release| release.id.as_str().len() >= TELLING && !release.label.is_empty());
+        Self(named.map(|release| (release.id.clone(), release.label.clone())).collect())
+    }
+    /// With names in place of ids; where an id stands in brackets, its name is before it.
+    pub(crate) fn told(&self, text: &str) -> String {
+        let part_of_a_word = |c: char| c.is_alphanumeric() || "-_[]/".contains(c);
+        let mut told = String::with_capacity(text.len());
+        let mut rest = text;
+        loop {
+            let next = self.0.iter().filter_map(|(id, label)| Some((rest.find(id.as_str())?, id.as_str(), label)));
+            let Some((at, id, label)) = next.min_by_key(|(at, ..)| *at) else { break };
+            let (before, after) = (&rest[..at], &rest[at + id.len()..]);
+            let within = before.ends_with(part_of_a_word) || after.starts_with(part_of_a_word);
+            told.push_str(before);
+            told.push_str(if within { id } else { label });
+            rest = after;
+        }
+        told.push_str(rest);
+        told
+    }
+}
+
 /// What the ledger says of a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Standing {
@@ -91,5 +142,34 @@ impl LedgerEntry {
     pub fn with_run(mut self, run: &RunId) -> Self {
         self.run = Some(run.clone());
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_read_what_it_is_called() {
+        let id = "template:0123456789abcdef0123";
+        let seven = Release::new(id).with_label("revision 7 (shop:2.3)");
+        assert_eq!(Release::new("2.4.0").to_string(), "2.4.0");
+        assert_eq!(seven.to_string(), format!("revision 7 (shop:2.3) [{id}]"));
+        let why = seven.clone().with_why(format!("new prices{}", " and more".repeat(20)));
+        assert!(why.to_string().starts_with("revision 7 (shop:2.3), \"new prices and more"), "{why}");
+        assert!(why.to_string().len() < 200 && why.to_string().ends_with(&format!("\" [{id}]")), "{why}");
+
+        let six = Release::new("template:ffffffffffffffffffff").with_label("revision 6 (shop:2.2)");
+        let called = Called::of(Some(&seven), &six);
+        assert_eq!(
+            called.told(&format!("{} onto blue, not {id}", six.id)),
+            "revision 6 (shop:2.2) onto blue, not revision 7 (shop:2.3)"
+        );
+        for kept in [seven.to_string(), format!("{id}0 is another one"), "nothing".into()] {
+            assert_eq!(called.told(&kept), kept);
+        }
+        let alike = six.clone().with_label(seven.label.clone());
+        assert_eq!(Called::of(Some(&seven), &alike).told(id), id);
+        assert_eq!(Called::of(None, &Release::new("2").with_label("two")).told("2 of 2"), "2 of 2");
     }
 }

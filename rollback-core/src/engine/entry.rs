@@ -44,6 +44,9 @@ pub enum Entry {
         /// glass meanwhile, and whom no journal kept out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         trace: Option<Box<RunId>>,
+        /// The one that is left, as history has it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        left: Option<Arc<Release>>,
     },
     /// A release known bad is gone to all the same.
     Overridden {

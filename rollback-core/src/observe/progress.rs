@@ -1,7 +1,7 @@
 //! Lines for a terminal.
 
 use super::{Observer, printable};
-use crate::{At, Entry, Event, EventKind, Evidence, Extent, Line, Plan, RunId, Timestamp};
+use crate::{At, Entry, Event, EventKind, Evidence, Extent, Line, Plan, RunId, Timestamp, release::Called};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::{self, Write as _},
@@ -36,6 +36,7 @@ struct Seen {
     lost: BTreeSet<(String, String)>,
     waiting: String,
     tenths: u64,
+    called: Called,
 }
 
 impl Progress {
@@ -65,7 +66,7 @@ impl Observer for Progress {
         for line in seen.lines(&event.kind) {
             // Where several runs write into one terminal, each says which it is.
             let whose = if several { format!("{}: ", event.target) } else { String::new() };
-            for (n, line) in printable(&line).lines().enumerate() {
+            for (n, line) in printable(&seen.called.told(&line)).lines().enumerate() {
                 let _ = match n {
                     0 => writeln!(text, "{since}  {whose}{line}"),
                     _ => writeln!(text, "{:width$}  {line}", "", width = since.len()),
@@ -153,7 +154,9 @@ impl Seen {
     fn entry(&mut self, line: &Line) -> Vec<String> {
         let line = match &line.entry {
             Entry::Identified(identity) => format!("it is {identity}"),
-            Entry::Chose { suspect, wanted, why, unverified, .. } => {
+            Entry::Chose { suspect, wanted, why, unverified, left, .. } => {
+                self.called = Called::of(left.as_deref(), wanted);
+                let suspect = left.as_ref().map_or(suspect.as_str(), |left| left.label.as_str());
                 let warn = if *unverified { "\n!! nobody is known to have verified this release healthy" } else { "" };
                 format!("back from {suspect} to {} ({why}){warn}", wanted.label)
             }
@@ -290,6 +293,7 @@ mod tests {
             why: "previous, unverified".into(),
             unverified: true,
             trace: None,
+            left: None,
         };
         let verified = LedgerEntry::new(Release::new("1"), Standing::Verified, Timestamp(0), "held for 2 min");
         let text = written(vec![

@@ -38,6 +38,8 @@ pub struct Report {
 pub struct Choice<'a> {
     /// Left.
     pub suspect: &'a ReleaseId,
+    /// The same, as history has it.
+    pub left: Option<&'a Release>,
     /// Reached.
     pub wanted: &'a Release,
     /// Why this one.
@@ -110,8 +112,8 @@ impl Report {
     pub fn chosen(&self) -> Option<Choice<'_>> {
         // Chosen again where the first one turned out to be gone.
         self.entries().rev().find_map(|entry| match entry {
-            Entry::Chose { suspect, wanted, why, unverified, .. } => {
-                Some(Choice { suspect, wanted, why, unverified: *unverified })
+            Entry::Chose { suspect, wanted, why, unverified, left, .. } => {
+                Some(Choice { suspect, left: left.as_deref(), wanted, why, unverified: *unverified })
             }
             _ => None,
         })

@@ -1,12 +1,16 @@
 //! The report for terminals.
 
 use super::Report;
-use crate::{At, Entry, Evidence, Extent, Outcome, PartMap, Plan, ReleaseId, Timestamp, observe::printable};
+use crate::{
+    At, Entry, Evidence, Extent, Outcome, PartMap, Plan, ReleaseId, Timestamp, observe::printable, release::Called,
+};
 use std::fmt;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}: {}", self.target(), self.outcome())?;
+        // What was written before anybody knew what releases are called, their ids in it.
+        let called = self.chosen().map(|choice| Called::of(choice.left, choice.wanted)).unwrap_or_default();
+        writeln!(f, "{}: {}", self.target(), called.told(&self.outcome().to_string()))?;
         writeln!(f, "  run        {}{}", self.run(), if self.was_adopted() { ", gone on with" } else { "" })?;
         writeln!(f, "  ordered by {} at {}", self.intent().who, self.intent().at)?;
         if !self.intent().why.is_empty() {
@@ -18,24 +22,26 @@ impl fmt::Display for Report {
                 Outcome::Recovered | Outcome::NotRecovered { .. } => ("left   ", "reached"),
                 _ => ("leaves ", "goes to"),
             };
-            writeln!(f, "  {from}    {}", choice.suspect)?;
-            writeln!(f, "  {to}    {} ({})", choice.wanted.id, choice.why)?;
+            let left = choice.left.map_or_else(|| choice.suspect.to_string(), ToString::to_string);
+            writeln!(f, "  {from}    {}", printable(&left))?;
+            writeln!(f, "  {to}    {} ({})", printable(&choice.wanted.to_string()), choice.why)?;
         }
         if !self.lines().is_empty() || self.detected().is_some() {
             writeln!(f, "  timeline")?;
             self.detection(f)?;
-            self.timeline(f)?;
+            self.timeline(&called, f)?;
         }
+        let told = |lines: &mut dyn Iterator<Item = String>| lines.map(|line| called.told(&line)).collect::<Vec<_>>();
         // What was begun, or was to be.
         let changes = if self.has_begun() { "changes" } else { "would change" };
-        section(f, changes, self.diff().into_iter().map(ToString::to_string))?;
+        section(f, changes, told(&mut self.diff().into_iter().map(ToString::to_string)))?;
         section(f, "evidence", self.evidence().iter().map(|a| format!("{} {} ({} bytes)", a.kind, a.digest, a.bytes)))?;
-        section(f, "not as planned", self.residue().iter().map(ToString::to_string))?;
-        section(f, "LOST", self.losses().iter().map(|(what, why)| format!("{what}: {why}")))?;
+        section(f, "not as planned", told(&mut self.residue().iter().map(ToString::to_string)))?;
+        section(f, "LOST", told(&mut self.losses().iter().map(|(what, why)| format!("{what}: {why}"))))?;
         if let Outcome::Stuck { parts, .. } = self.outcome() {
-            section(f, "parts", parts.iter().map(|(part, state)| format!("{part}: {state}")))?;
+            section(f, "parts", told(&mut parts.iter().map(|(part, state)| format!("{part}: {state}"))))?;
         }
-        section(f, "still to do", self.to_do().into_iter())
+        section(f, "still to do", told(&mut self.to_do().into_iter()))
     }
 }
 
@@ -53,7 +59,7 @@ impl Report {
         writeln!(f, "    {:>8.3} s  decided to roll back: {}", before(detected.decided), printable(&detected.what))
     }
     /// What repeats itself is said once, with how often.
-    fn timeline(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn timeline(&self, called: &Called, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = |nth: usize| self.intent().verifiers.get(nth).map(|(name, _)| format!("{name}: holds"));
         let mut lines = self.lines().iter().filter_map(|line| {
             let text = match &line.entry {
@@ -62,7 +68,7 @@ impl Report {
                 Entry::Ended(outcome) => Some(outcome.name().into()),
                 entry => said(entry, self.plan()),
             };
-            text.map(|text| (line.elapsed.as_secs_f64(), text))
+            text.map(|text| (line.elapsed.as_secs_f64(), called.told(&text)))
         });
         let mut next = lines.next();
         while let Some((at, text)) = next {
@@ -82,8 +88,8 @@ impl Report {
     }
 }
 
-fn section(f: &mut fmt::Formatter<'_>, title: &str, lines: impl Iterator<Item = String>) -> fmt::Result {
-    for (i, line) in lines.enumerate() {
+fn section(f: &mut fmt::Formatter<'_>, title: &str, lines: impl IntoIterator<Item = String>) -> fmt::Result {
+    for (i, line) in lines.into_iter().enumerate() {
         if i == 0 {
             writeln!(f, "  {title}")?;
         }
@@ -101,7 +107,10 @@ fn said(entry: &Entry, plan: Option<&Plan>) -> Option<String> {
     };
     let text = match entry {
         Entry::Identified(identity) => format!("it is {identity}"),
-        Entry::Chose { suspect, wanted, why, .. } => format!("leaves {suspect} for {} ({why})", wanted.id),
+        Entry::Chose { suspect, wanted, why, left, .. } => {
+            let left = left.as_ref().map_or(suspect.as_str(), |left| left.label.as_str());
+            format!("leaves {left} for {} ({why})", wanted.label)
+        }
         Entry::Overridden { release, why } => format!("goes to {release} although it is known bad: {why}"),
         Entry::Planned(plan) => {
             let steps: usize = plan.rungs.iter().map(|r| r.steps.len()).sum();

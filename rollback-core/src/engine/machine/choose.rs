@@ -162,7 +162,10 @@ impl State {
         let unknown = nowhere.is_some() && !left_already;
         match chosen {
             Ok(Chosen { suspect, .. }) if unknown => self.refuse(
-                format!("nobody knows {suspect}, which is blamed: it is not in the history, and runs nowhere"),
+                format!(
+                    "nobody knows {suspect}, which is blamed: it is not in the history, and runs nowhere; the newest are {}",
+                    past.newest()
+                ),
                 "name the suspect as history has it, or leave it out: then it is what serves",
             ),
             // There is nothing to leave, whether or not there would be somewhere to go.
@@ -171,7 +174,8 @@ impl State {
             Ok(chosen) => {
                 // Of all that history there is, this is what the end needs: ten thousand runs must fit into memory.
                 let suspect = past.history.into_iter().find(|release| release.id == chosen.suspect);
-                self.scratch.suspect = suspect.map(Box::new);
+                let left = suspect.map(Arc::new);
+                self.scratch.suspect.clone_from(&left);
                 if !self.capabilities.reversible {
                     let why = "going back may lose data, and cannot be undone";
                     if policy.ordered_by == OrderedBy::Machine {
@@ -195,6 +199,7 @@ impl State {
                     why: why.into(),
                     unverified,
                     trace: trace.map(Box::new),
+                    left,
                 });
                 if let Some(release) = known_bad {
                     let why = policy.known_bad.clone().unwrap_or_default();
@@ -239,6 +244,7 @@ mod tests {
             why: "previous".into(),
             unverified: true,
             trace: Some(Box::new("before".into())),
+            left: None,
         };
         let mut state = State::new(capabilities);
         let mut intent = Intent::new(RunId::new("r"), "t".into(), "me", "500s");

@@ -41,7 +41,7 @@ struct Scratch {
     /// The latest read was a full one.
     full: bool,
     /// The suspect as history has it.
-    suspect: Option<Box<Release>>,
+    suspect: Option<Arc<Release>>,
     preparing: Vec<Arc<Approved>>,
     findings: Vec<crate::Finding>,
     /// For a dry run: the run of this target that has not ended.

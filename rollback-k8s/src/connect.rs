@@ -703,7 +703,7 @@ fn can_log_in(provider: &str, config: &HashMap<String, String>, now: Timestamp) 
     };
     Err(bad_config(format!(
         "the kubeconfig's user logs in by auth-provider {provider}: {why}. Let it log in by an exec plugin (users[].user.exec), \
-         {instead} for example, or log in with kubectl first; or give Cluster::from_client a client of your own"
+         {instead} for example, or log in with kubectl first"
     )))
 }
 
@@ -864,7 +864,7 @@ mod tests {
             ("oidc", None, "kubectl oidc-login"),
             ("oidc", Some(token(r#"{"exp":2000}"#)), "expired at 1970-01-01T00:33:20"),
             ("azure", None, "kubelogin"),
-            ("keystone", None, "Cluster::from_client"),
+            ("keystone", None, "exec plugin"),
         ] {
             let e = log_in(provider, token).unwrap_err();
             assert_eq!((e.kind(), e.effect()), (Kind::Invalid, rollback_core::Effect::None));

@@ -348,8 +348,8 @@ impl<'a> Archive<'a> {
         if !restores && !compared.restores.is_empty() {
             let changed: Vec<String> = compared.restores.iter().map(|restore| restore.object.to_string()).collect();
             let text = format!(
-                "changed since the release was recorded: {}; its pods start with what is there now, unless it is put \
-                 back with them (restoring_config_maps)",
+                "changed since the release was recorded: {}; its pods start with what is there now, unless the \
+                 rollback is ordered with leave to restore ConfigMaps",
                 changed.join(", ")
             );
             compared = Compared::default();

@@ -56,8 +56,7 @@ fn known(namespace: &str, canaries: Result<Vec<DynamicObject>>, rollouts: Result
                 let name = name(canary);
                 let text = format!(
                     "the Canary {name} of Flagger steers it: what is reverted behind its back goes unnoticed, and the bad \
-                     release may be promoted all the same; roll back through it: Cluster::flagger_canary(\"{namespace}\", \
-                     \"{name}\")"
+                     release may be promoted all the same; roll back the Canary {namespace}/{name} instead"
                 );
                 known.blocks.insert(format!("{target}-primary"), text.clone());
                 known.blocks.insert(target, text);
@@ -71,8 +70,8 @@ fn known(namespace: &str, canaries: Result<Vec<DynamicObject>>, rollouts: Result
                 let Some(target) = refers(rollout, "workloadRef") else { continue };
                 let name = name(rollout);
                 let text = format!(
-                    "the Rollout {name} takes its template from it, and brings it out by its own steps; roll back through \
-                     it: Cluster::rollout(\"{namespace}\", \"{name}\")"
+                    "the Rollout {name} takes its template from it, and brings it out by its own steps; roll back the \
+                     Rollout {namespace}/{name} instead"
                 );
                 known.blocks.insert(target, text);
             }
@@ -102,9 +101,9 @@ mod tests {
         let own = object("o", json!({"template": {}}));
         let known = known("shop", Ok(vec![canary, daemon]), Ok(vec![rollout, own]));
         for (deployment, named) in [
-            ("web", Some("Cluster::flagger_canary(\"shop\", \"c\")")),
-            ("web-primary", Some("Cluster::flagger_canary(\"shop\", \"c\")")),
-            ("api", Some("Cluster::rollout(\"shop\", \"r\")")),
+            ("web", Some("roll back the Canary shop/c instead")),
+            ("web-primary", Some("roll back the Canary shop/c instead")),
+            ("api", Some("roll back the Rollout shop/r instead")),
             ("agent", None),
             ("other", None),
         ] {

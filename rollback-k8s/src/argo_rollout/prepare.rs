@@ -72,8 +72,8 @@ impl ArgoRollout {
             findings.push(Finding::new(
                 Severity::Blocks,
                 "paused",
-                "somebody paused the Rollout (spec.paused): resume it, or say that the pause may be lifted \
-                 (ArgoRollout::lifting_pause)",
+                "somebody paused the Rollout (spec.paused): ask why, and set that to false; or order the rollback with leave to \
+                 lift a pause",
             ));
         }
         let holder = if live.source.workload.is_some() { DEPLOYMENT } else { ROLLOUT };

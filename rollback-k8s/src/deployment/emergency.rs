@@ -84,7 +84,7 @@ impl Deployment {
     /// [`EmergencyLadder`]: crate::EmergencyLadder
     pub(crate) fn with_named_images(&self, of: &ReleaseId) -> std::result::Result<ReleaseId, String> {
         if self.options.images.is_empty() {
-            return Err("no image was named: Deployment::with_image".into());
+            return Err("no image was named to go to".into());
         }
         let known = self
             .remembered

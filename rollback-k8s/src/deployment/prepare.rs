@@ -36,8 +36,8 @@ impl Deployment {
             findings.push(Finding::new(
                 Severity::Blocks,
                 "paused",
-                "somebody paused its rollout: resume it (kubectl rollout resume), or say that the pause may be lifted \
-                 (Deployment::lifting_pause)",
+                "somebody paused its rollout: ask why, and resume it (kubectl rollout resume); or order the rollback with leave to \
+                 lift a pause",
             ));
         }
         let mut lines = diff::templates(&live.template, &to.template);

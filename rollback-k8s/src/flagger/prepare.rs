@@ -70,8 +70,9 @@ impl FlaggerCanary {
                      a reverted template alone would go unnoticed. Add a webhook of type rollback to its analysis \
                      (Flagger's load tester has one), or wait: its own checks end it"
                 } else {
-                    "a run is in flight, and how its rollback webhook is made to answer 200 is not known: give \
-                     FlaggerCanary::with_gate"
+                    "a run is in flight, and how its rollback webhook is made to answer 200 is not known: whoever \
+                     built this program must give it the gate of that webhook; until then, open the gate by hand, and order it \
+                     again once Flagger says Failed"
                 };
                 findings.push(Finding::new(Severity::Blocks, "rollback-webhook", text));
             }

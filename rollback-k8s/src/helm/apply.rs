@@ -127,7 +127,7 @@ impl HelmRelease {
             Kind::Conflict,
             format!(
                 "helm's newest is {theirs}, and the cluster {} has revision {} of {}: somebody was there just now, or helm \
-                 means another cluster (HelmRelease::with_context, with_kubeconfig)",
+                 means another cluster: it must be given the kubeconfig and the context of this one",
                 self.cluster.name(),
                 newest.number,
                 newest.deployed_at

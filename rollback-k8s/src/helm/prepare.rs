@@ -81,7 +81,7 @@ impl HelmRelease {
         if self.may_be_alive(newest) {
             let text = format!(
                 "{what}: a helm may still be at it, and two at once both succeed. Wait until it has been for {:?}; or make \
-                 sure that the process is dead, and say so (HelmRelease::passing_over_pending)",
+                 sure that the process is dead, and order the rollback with leave to pass over what is pending",
                 self.options.timeout
             );
             return Finding::new(Severity::Blocks, "pending", text);

@@ -137,7 +137,7 @@ impl Workload {
         if live.on_delete() && !self.options.delete_pods && sides.others.iter().any(|pod| !pod.terminating) {
             return never(format!(
                 "its update strategy is OnDelete, so nothing happens by itself: delete the pods of the other release ({}) \
-                 or let this library do it (deleting_pods)",
+                 or order the rollback with leave to delete pods",
                 names(&sides.others)
             ));
         }

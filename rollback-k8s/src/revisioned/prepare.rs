@@ -91,8 +91,8 @@ impl Workload {
             let (severity, text) = if self.options.delete_pods {
                 (Severity::Note, "its pods are deleted one at a time, the next when all serve".to_owned())
             } else {
-                let text = "nothing would happen by itself: say that pods may be deleted one at a time (deleting_pods), or \
-                            set RollingUpdate";
+                let text = "nothing would happen by itself: order the rollback with leave to delete pods, one at a time, or set \
+                            RollingUpdate";
                 (Severity::Blocks, text.to_owned())
             };
             findings.push(Finding::new(severity, "on-delete", format!("its update strategy is OnDelete: {text}")));

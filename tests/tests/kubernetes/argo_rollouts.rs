@@ -308,7 +308,7 @@ async fn a_deployment_that_a_rollout_refers_to_goes_back_through_the_rollout() {
     let behind = space.cluster.deployment(&space.namespace, NAME);
     let prepared = behind.prepare(&Change::release(&"all".into(), &id("v1")), &work("1")).await.unwrap();
     let blocks: Vec<_> = prepared.findings.iter().filter(|finding| finding.severity == Severity::Blocks).collect();
-    assert!(matches!(&blocks[..], [one] if one.text.contains("Cluster::rollout")), "{blocks:?}");
+    assert!(matches!(&blocks[..], [one] if one.text.contains("roll back the Rollout ")), "{blocks:?}");
     let report = rollback(behind).blaming(id("v2")).to(Choose::Exactly(id("v1"))).run().await.unwrap();
     assert!(matches!(report.outcome(), Outcome::Refused { .. } | Outcome::NothingToDo), "{report}");
     assert_eq!(space.image(NAME).await, "v2");

@@ -198,7 +198,7 @@ async fn in_flight_the_template_alone_is_never_reverted() {
     // Nor is it touched behind Flagger's back.
     let behind = rollback(space.cluster.deployment(&space.namespace, NAME)).run().await.unwrap();
     assert!(matches!(behind.outcome(), Outcome::Refused { .. }), "{behind}");
-    assert!(behind.to_string().contains("Cluster::flagger_canary"), "{behind}");
+    assert!(behind.to_string().contains("roll back the Canary "), "{behind}");
     let behind = rollback(space.cluster.deployment(&space.namespace, "web-primary"))
         .to(Choose::Exactly(id("v1")))
         .blaming(id("v2"))
@@ -222,7 +222,7 @@ async fn without_a_rollback_webhook_it_says_so_and_touches_nothing() {
     api(&space).patch(NAME, &PatchParams::default(), &patch).await.unwrap();
     let report = rollback(target).run().await.unwrap();
     assert!(matches!(report.outcome(), Outcome::Refused { .. }), "{report}");
-    assert!(report.to_string().contains("with_gate"), "{report}");
+    assert!(report.to_string().contains("open the gate"), "{report}");
 }
 
 /// flagger#869: all of the traffic onto a primary that is not there. Capacity first.

@@ -173,7 +173,7 @@ async fn a_pending_release_is_passed_over_only_when_it_may_be() {
 
     let report = rollback(target.clone()).run().await.unwrap();
     assert!(matches!(report.outcome(), Outcome::Refused { .. }), "{report}");
-    assert!(report.to_string().contains("passing_over_pending"), "{report}");
+    assert!(report.to_string().contains("leave to pass over"), "{report}");
     assert_eq!(web.statuses().await, ["deployed", "pending-upgrade"]);
 
     let report = rollback(target.passing_over_pending()).run().await.unwrap();

@@ -99,7 +99,7 @@ impl Replicas {
                     let volumes = spec::shared_volumes(&sitting.seen);
                     if !volumes.is_empty() {
                         let why = format!(
-                            "for a moment two containers of {place} write to {}: ask for Order::StopFirst if it cannot bear that",
+                            "for a moment two containers of {place} write to {}: order the rollback with the old one stopped first if it cannot bear that",
                             volumes.join(", ")
                         );
                         prepared = prepared.with_finding(Finding::new(Severity::Warning, "shared-volume", why));

@@ -57,7 +57,7 @@ impl SwarmService {
                 let which = previous.as_ref().map_or_else(|| "none".to_owned(), template::image);
                 return Err(Error::new(Kind::NotFound, "prepare the release")
                     .with_message(format!(
-                        "Swarm remembers one spec, and it is not this one ({which}): go there by Way::Given"
+                        "Swarm remembers one spec, and it is not this one ({which}): order the rollback by a spec that is given, not by the one that Swarm remembers"
                     ))
                     .without_effect());
             }
@@ -119,7 +119,7 @@ fn findings(read: &Read, way: Way, raw: Option<&Value>) -> Vec<Finding> {
                     Severity::Blocks,
                     "start-first",
                     "Swarm's own rollback in the order start-first stops healthy old tasks before the new ones are up \
-                     (moby#34111, moby#43081): go there by Way::Given, or set the rollback order to stop-first",
+                     (moby#34111, moby#43081): order the rollback by a spec that is given, or set the rollback order to stop-first",
                 );
             } else {
                 find(Severity::Warning, "stop-first", "each task is stopped before the one in its place is started");
@@ -154,8 +154,8 @@ fn findings(read: &Read, way: Way, raw: Option<&Value>) -> Vec<Finding> {
         find(
             Severity::Blocks,
             "newer-engine",
-            "the service uses settings that this version of the library does not know and would lose: go there by \
-             Way::Previous, or use a newer version",
+            "the service uses settings that this version of the library does not know and would lose: order \
+             Swarm's own rollback, or use a newer version",
         );
     }
     findings

@@ -271,8 +271,7 @@ impl Report {
         let touched = !matches!(self.outcome, Outcome::Refused { .. });
         if let Some(path) = self.spooled().filter(|_| touched) {
             todo.push(format!(
-                "keep the record, which is not in the journal, and hand it over once there is one again \
-                 (Spool::hand_over): {}",
+                "keep the record, which is not in the journal, and hand it over to the journal once there is one again: {}",
                 path.display()
             ));
         }

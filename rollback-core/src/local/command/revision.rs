@@ -32,8 +32,7 @@ pub(super) fn absolute(operation: &str, revision: &str) -> Result<ReleaseId> {
     }
     if is_relative(revision) {
         return failed(format!(
-            "{revision:?} is relative, and twice the same would go twice as far: name the release itself, or ask \
-             CommandTarget::resolve for it first"
+            "{revision:?} is relative, and twice the same would go twice as far: name the release itself"
         ));
     }
     if revision.starts_with('-') || revision.chars().any(char::is_control) {

@@ -144,8 +144,8 @@ impl CommandTarget {
         let history = self.releases(FAR).await?;
         let Some(back) = revision::steps_back(relative) else {
             return Err(self.failed(Kind::Invalid, operation).with_message(format!(
-                "{relative:?} means another release tomorrow, and there is no tool to resolve it \
-                 (CommandOptions::with_resolve): name the release itself; the newest are {}",
+                "{relative:?} means another release tomorrow, and this program was given no tool that tells \
+                 which it is today: name the release itself; the newest are {}",
                 list(&history)
             )));
         };

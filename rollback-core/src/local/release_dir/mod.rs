@@ -261,7 +261,7 @@ impl Target for ReleaseDir {
             prepared = prepared.with_finding(Finding::new(
                 Severity::Note,
                 "running",
-                "nobody tells what really runs, so what the link says counts: give ReleaseDir::running_from",
+                "nobody tells what really runs, so what the link says counts: make sure by hand that the service runs it",
             ));
         }
         Ok(prepared)

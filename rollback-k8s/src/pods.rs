@@ -92,7 +92,13 @@ impl PodState {
             let mut of_containers: Vec<Trouble> = containers().filter_map(|c| trouble(&name, c)).collect();
             // The worst one is what a person must hear of.
             of_containers.sort_by_key(|trouble| !matches!(trouble, Trouble::Terminal(_)));
-            unschedulable.or_else(|| of_containers.into_iter().next())
+            // Its containers run, and are not ready: a probe fails, or was not asked yet.
+            let unready = || {
+                let why = condition("Ready").filter(|ready| ready.status == "False")?;
+                let message = why.message.as_deref().filter(|message| !message.is_empty())?;
+                Some(Trouble::Waiting(told(&name, "", "not ready", Some(message))))
+            };
+            unschedulable.or_else(|| of_containers.into_iter().next()).or_else(unready)
         };
         let port = pod
             .spec
@@ -263,6 +269,10 @@ mod tests {
         assert!(crash.text().starts_with("CrashLoopBackOff") && crash.text().contains("exit code 1"), "{crash:?}");
         let once = pod(container(json!({"running": {}}), dead(1, "Error"), 1)).trouble.unwrap();
         assert!(matches!(once, Trouble::Waiting(_)), "one crash is no loop: {once:?}");
+        let unready = pod(json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "False",
+            "reason": "ContainersNotReady", "message": "containers with unready status: [app]"}]}));
+        let says = Trouble::Waiting("not ready (p): containers with unready status: [app]".into());
+        assert_eq!(unready.trouble, Some(says));
         let full = pod(json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
             "reason": "Unschedulable", "message": "0/3 nodes are available"}]}));
         assert!(matches!(&full.trouble, Some(Trouble::Unschedulable(why)) if why.contains("0/3 nodes")), "{full:?}");

@@ -136,7 +136,7 @@ async fn releases_that_are_not_there() {
     refused(&go(flow().to(Choose::exactly("9"))).await, "does not know 9; the newest are 3, 2, 1", "name one");
     refused(&go(flow().blaming("9")).await, "does not know the suspect 9", "name the release");
     refused(&go(flow().to(Choose::nth(7))).await, "no 7 usable releases before 3", "smaller number");
-    refused(&go(flow().to(Choose::verified())).await, "ever verified", "or_previous");
+    refused(&go(flow().to(Choose::verified())).await, "ever verified", "the previous one will do");
     refused(&go(flow().to(Choose::exactly("../../etc"))).await, "does not know ../../etc", "name one");
     assert_eq!(flow().blaming("3").to(Choose::exactly("3")).run().await.unwrap_err().kind(), Kind::Invalid);
     // Not blamed, but live nowhere: there is nothing to leave.

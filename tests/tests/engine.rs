@@ -170,10 +170,33 @@ async fn a_lost_answer_is_one_effect() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_gate_waits_for_is_said() {
+    let (shop, heard) = (blue_green(), rollback_core::observe::Collect::new());
+    let strategy = BlueGreen::default().with_hold(seconds(10)).with_drain(seconds(30));
+    let rollback = flow(shop.clone(), MemoryJournal::new()).using(strategy).healthy_when(shop.health());
+    let report = rollback.observer(heard.clone()).run().await.unwrap();
+    assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    let mut waits = vec![];
+    for event in heard.events() {
+        if let rollback_core::EventKind::Waiting { why } = event.kind
+            && waits.last() != Some(&why)
+        {
+            waits.push(why);
+        }
+    }
+    for says in ["is to stay healthy for 10s", "a pause of 30s"] {
+        assert!(waits.iter().any(|why| why.contains(says)), "{says}: {waits:#?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_word_an_unverified_release_is_not_taken() {
     let shop = shop();
     let report = Rollback::of(shop.clone()).run().await.unwrap();
-    assert!(matches!(report.outcome(), Outcome::Refused { lift, .. } if lift.contains("or_previous")), "{report}");
+    assert!(
+        matches!(report.outcome(), Outcome::Refused { lift, .. } if lift.contains("the previous one will do")),
+        "{report}"
+    );
     assert_eq!(shop.effects(), []);
 }
 

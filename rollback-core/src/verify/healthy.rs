@@ -99,7 +99,7 @@ async fn sample(own: Option<&Arc<dyn HealthCheck>>, context: &Context) -> Result
         Some(check) => Ok(check.check(context).await?.into()),
         None => Ok(Verdict::Unknown(vec![Evidence::new(
             "health check",
-            "the run has none: give it one with healthy_when, or give this verifier its own",
+            "the run has none, nor has this verifier: whoever built this program must give it one",
         )])),
     }
 }

@@ -196,6 +196,46 @@ async fn a_check_with_no_port_to_ask_at_is_refused_before_the_first_write() {
     assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
 }
 
+/// What progress shows, for as long as somebody looks at it.
+#[derive(Clone, Default)]
+struct Terminal(Arc<Mutex<Vec<u8>>>);
+impl std::io::Write for Terminal {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Kubernetes bed"]
+async fn what_is_waited_for_is_said_as_it_changes() {
+    let bed = Bed::here().await;
+    let namespace = Arc::new(bed.namespace("bg-progress").await);
+    for (name, image, replicas) in [("blue", "v1", 0), ("green", "v2", 2)] {
+        let mut side = side(APP, name, image, replicas);
+        side["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]["initialDelaySeconds"] = json!(6);
+        namespace.apply(side).await;
+    }
+    namespace.apply(service(APP, json!({"app": APP, "side": "green"}))).await;
+    let target = of(&cluster(&bed).await, &namespace, APP);
+    settled(&target).await;
+    let terminal = Terminal::default();
+    let strategy = BlueGreen::default().with_hold(seconds(2)).with_drain(seconds(3));
+    let report =
+        rollback(target).using(strategy).observer(observe::Progress::to(terminal.clone())).run().await.unwrap();
+    assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    let shown = String::from_utf8(terminal.0.lock().unwrap().clone()).unwrap();
+    println!("{shown}\n{report}");
+    for says in ["0 of 2 pods are available: not ready", "containers with unready status", "a pause of 3s"] {
+        assert!(shown.contains(says), "{says}: {shown}");
+    }
+    // Nothing of it is read by machines alone.
+    assert!(!shown.contains("template:") && shown.contains("(server:v1)"), "{shown}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the Kubernetes bed"]
 async fn an_idle_side_that_was_overwritten_gets_no_traffic() {

@@ -81,6 +81,7 @@ impl State {
                 let since = *self.scratch.held_since.get_or_insert(self.elapsed);
                 let left = time.saturating_sub(self.elapsed.saturating_sub(since));
                 if !left.is_zero() {
+                    self.events.push(EventKind::Waiting { why: format!("{}: a pause of {time:?}", step.name) });
                     return Flow::Ask(Ask::Sleep(left));
                 }
                 true
@@ -136,6 +137,21 @@ impl State {
             self.fail_rung(format!("{}: {why} within {:?}", step.name, step.gates_within));
             return Flow::Again;
         }
+        let why = match &gate {
+            Gate::Ready { part, at_least } => {
+                let state = seen.parts.get(part);
+                let ready = state.and_then(|state| state.ready).unwrap_or_default();
+                let why = match state.map(|state| &state.settled) {
+                    Some(Settled::NotYet { why } | Settled::Never { why }) => format!(": {why}"),
+                    Some(Settled::Yes) | None => String::new(),
+                };
+                Some(format!("{ready} of {at_least} instances of {part} are ready{why}"))
+            }
+            Gate::Healthy { part, hold } if holding => Some(format!("{part} is to stay healthy for {hold:?}")),
+            // What keeps it from being healthy, its samples say.
+            _ => None,
+        };
+        self.events.extend(why.map(|why| EventKind::Waiting { why: format!("{}: {why}", step.name) }));
         let ask = if matches!(gate, Gate::Ready { .. }) { Ask::Await } else { Ask::Sleep };
         Flow::Ask(ask(poll))
     }

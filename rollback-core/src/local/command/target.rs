@@ -381,7 +381,7 @@ impl Target for CommandTarget {
 
 fn no_tool(verb: &str) -> Error {
     Error::new(Kind::Unsupported, format!("run the {verb} tool"))
-        .with_message(format!("there is none: CommandOptions::with_{verb}"))
+        .with_message("this program was given none")
         .without_effect()
 }
 

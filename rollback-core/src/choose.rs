@@ -1,7 +1,8 @@
 //! Which release to go back to: a pure function, with its reason.
 
 use crate::{
-    LedgerEntry, Observation, PartState, Release, ReleaseId, RunSummary, Running, Standing, Timestamp, Trace, Weight,
+    LedgerEntry, Observation, PartState, Release, ReleaseId, RunId, RunSummary, Running, Standing, Timestamp, Trace,
+    Weight,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -19,7 +20,8 @@ pub enum Choose {
     Previous,
     /// The n-th before the suspect, from 1, those known bad not counted.
     Nth(usize),
-    /// This one. What serves is then to blame, also where a rollback has just brought the target there: a name is no guess.
+    /// This one: by its id, or by what else it is called (its label, a tag, the beginning of a digest), where no other one is
+    /// called so. What serves is then to blame, also where a rollback has just brought the target there: a name is no guess.
     Exactly(ReleaseId),
     /// The newest one made before the suspect and not after this moment.
     AsOf(Timestamp),
@@ -79,17 +81,38 @@ pub struct Past {
 
 /// What was chosen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Chosen {
     /// The release that is left.
     pub suspect: ReleaseId,
+    /// The same as history has it, where that says more than its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Box<Release>>,
     /// The release that is reached.
     pub wanted: Release,
-    /// Why this one.
+    /// Why this one: `last verified healthy`, `previous, unverified`.
     pub why: String,
     /// It was not verified healthy.
     pub unverified: bool,
     /// It is known bad, and gone to all the same, for the reason given.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub known_bad: bool,
+    /// The run whose trace was found then. A trace of another one that shows later was left by somebody who broke the
+    /// glass meanwhile, and whom no journal kept out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<RunId>,
+}
+
+impl Chosen {
+    /// This one, named.
+    pub fn new(suspect: impl Into<ReleaseId>, wanted: Release, why: impl Into<String>) -> Self {
+        let (suspect, why) = (suspect.into(), why.into());
+        Self { suspect, left: None, wanted, why, unverified: true, known_bad: false, trace: None }
+    }
+    /// The release that is left, as far as it is known.
+    pub fn leaves(&self) -> Release {
+        self.left.as_deref().cloned().unwrap_or_else(|| Release::new(&self.suspect))
+    }
 }
 
 /// Nothing could be chosen.
@@ -119,14 +142,27 @@ impl Past {
         self.ledger.iter().find(|e| e.release.id == *release).map(|e| e.standing)
     }
 
-    /// With the releases that only the ledger knows, behind those of the platform's history: an import, or a history that
-    /// the platform has pruned.
+    /// With the releases that only the ledger knows as deployed, in the order of their times behind those that the platform
+    /// knows as such: an import, or a history that the platform has pruned. What is merely there comes last.
     pub fn with_ledger_releases(mut self) -> Self {
-        let mut missing: Vec<&LedgerEntry> =
-            self.ledger.iter().filter(|e| !self.history.iter().any(|r| r.id == e.release.id)).collect();
-        missing.sort_by_key(|e| std::cmp::Reverse(e.release.made_at.unwrap_or(e.at)));
-        let missing: Vec<Release> = missing.into_iter().map(|e| e.release.clone()).collect();
-        self.history.extend(missing);
+        let (mut known, mut there): (Vec<Release>, Vec<Release>) =
+            std::mem::take(&mut self.history).into_iter().partition(|r| !r.undeployed);
+        let deployed = |e: &&LedgerEntry| !e.release.undeployed || e.standing == Standing::Verified;
+        let mut missing: Vec<(Timestamp, Release)> = vec![];
+        for entry in self.ledger.iter().filter(deployed).filter(|e| known.iter().all(|r| r.id != e.release.id)) {
+            // What the platform says of it is newer: whether it is still there.
+            let found = there.iter().position(|r| r.id == entry.release.id).map(|at| there.remove(at));
+            let mut release = Release { undeployed: false, ..entry.release.clone() };
+            if let Some(found) = found {
+                (release.available, release.names) = (found.available, found.names);
+                release.names.push(found.label);
+            }
+            missing.push((entry.release.made_at.unwrap_or(entry.at), release));
+        }
+        missing.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        known.extend(missing.into_iter().map(|(_, release)| release));
+        known.extend(there);
+        self.history = known;
         self
     }
 
@@ -136,9 +172,44 @@ impl Past {
         known.into_iter().find(|release| release.id == *id).map_or_else(|| id.to_string(), ToString::to_string)
     }
     /// What there is to choose from, as a refusal lists it.
-    pub(crate) fn newest(&self) -> String {
-        let newest: Vec<String> = self.history.iter().take(5).map(ToString::to_string).collect();
-        if newest.is_empty() { "none".into() } else { newest.join(", ") }
+    pub(crate) fn newest(&self, suspect: Option<&ReleaseId>) -> String {
+        let deployed = self.history.iter().filter(|r| !r.undeployed && Some(&r.id) != suspect);
+        format!("the newest are {}{}", list(deployed.take(SHOWN), false), self.merely_there(suspect))
+    }
+
+    /// The release that a caller means: by its id, its label or another name of it, or the beginning of a digest, six digits
+    /// at least. `None` if nobody knows it.
+    ///
+    /// # Errors
+    /// Where several are called so.
+    pub fn named(&self, name: &ReleaseId) -> Result<Option<&Release>, NoChoice> {
+        let all = || {
+            let more = self.ledger.iter().map(|e| &e.release);
+            self.history.iter().chain(more.filter(|r| self.history.iter().all(|known| known.id != r.id)))
+        };
+        if let Some(exactly) = all().find(|r| r.id == *name) {
+            return Ok(Some(exactly));
+        }
+        let name = name.as_str();
+        let digits = name.rsplit_once(':').map_or(name, |(_, digits)| digits);
+        let is_digest = digits.len() >= 6 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        let begins = |r: &&Release| {
+            let of_a_digest = r.id.digits().is_some_and(|id| id.starts_with(digits));
+            is_digest && of_a_digest && (digits == name || r.id.as_str().starts_with(name))
+        };
+        let called = |r: &&Release| r.label == name || r.names.iter().any(|other| other == name);
+        let mut found: Vec<&Release> = all().filter(called).collect();
+        if found.is_empty() {
+            found = all().filter(begins).collect();
+        }
+        match found[..] {
+            [] => Ok(None),
+            [one] => Ok(Some(one)),
+            _ => Err(NoChoice::new(
+                format!("{name} is what several releases are called: {}", list(found.into_iter(), true)),
+                "name the one that is meant by its id",
+            )),
+        }
     }
 
     /// The run that, as far as the ledger knows, brought the target to this release, away from one that it blamed.
@@ -167,7 +238,7 @@ impl Past {
     /// When it cannot be told, with what would lift it.
     pub fn suspect(&self, named: Option<&ReleaseId>, now: &Observation) -> Result<ReleaseId, NoChoice> {
         if let Some(named) = named {
-            return Ok(named.clone());
+            return Ok(self.named(named)?.map_or_else(|| named.clone(), |release| release.id.clone()));
         }
         let suspect = self.blamed(now)?;
         match self.brought(&suspect, now) {
@@ -225,7 +296,10 @@ impl Past {
             _ => match self.history.iter().find(|r| serving.contains(&&r.id)) {
                 Some(newest) => Ok(newest.id.clone()),
                 None => Err(NoChoice::new(
-                    format!("several releases serve ({}), and history knows none of them", list(&serving)),
+                    format!(
+                        "several releases serve ({}), and history knows none of them",
+                        serving.iter().map(|id| id.short()).collect::<Vec<_>>().join(", ")
+                    ),
                     "name the suspect",
                 )),
             },
@@ -246,25 +320,30 @@ impl Past {
     pub fn choose(&self, choose: &Choose, suspect: &ReleaseId, known_bad_will_do: bool) -> Result<Chosen, NoChoice> {
         let unverified = |r: &Release| self.standing(&r.id) != Some(Standing::Verified);
         let failed = |r: &Release| self.standing(&r.id) == Some(Standing::Failed) || self.was_left(&r.id);
+        let bare = Release::new(suspect);
+        let left = self.history.iter().find(|r| r.id == *suspect && **r != bare);
         let made = |r: &Release, why: &str| Chosen {
-            suspect: suspect.clone(),
+            left: left.cloned().map(Box::new),
             unverified: unverified(r),
             known_bad: failed(r),
-            why: if unverified(r) { format!("{why}, unverified") } else { format!("{why}, verified healthy") },
-            wanted: r.clone(),
+            ..Chosen::new(
+                suspect,
+                r.clone(),
+                if unverified(r) { format!("{why}, unverified") } else { format!("{why}, verified healthy") },
+            )
         };
         let suspect_known = self.history.iter().any(|r| r.id == *suspect);
         let older = || {
             self.history
                 .iter()
                 .skip_while(|r| r.id != *suspect)
-                .filter(|r| r.id != *suspect && r.available && !failed(r))
+                .filter(|r| r.id != *suspect && r.available && !r.undeployed && !failed(r))
         };
         let verified = || {
             let at = |r: &Release| self.ledger.iter().find(|e| e.release.id == r.id).map(|e| e.at);
             self.history
                 .iter()
-                .filter(|r| r.id != *suspect && r.available && !failed(r) && !unverified(r))
+                .filter(|r| r.id != *suspect && r.available && !r.undeployed && !failed(r) && !unverified(r))
                 // Of several with the same time, the newest: `max_by_key` keeps the last.
                 .rev()
                 .max_by_key(|r| at(r))
@@ -276,8 +355,8 @@ impl Past {
             } else {
                 Err(NoChoice::new(
                     format!(
-                        "history does not know the suspect {suspect}, so nothing comes before it; the newest are {}",
-                        self.newest()
+                        "history does not know the suspect {suspect}, so nothing comes before it; {}",
+                        self.newest(Some(suspect))
                     ),
                     "blame a release that it knows, or name the release to go to",
                 ))
@@ -286,11 +365,12 @@ impl Past {
         let previous = || {
             need_suspect()?;
             older().next().map(|r| made(r, "previous")).ok_or_else(|| {
+                let known = self.history.iter().filter(|r| !r.undeployed).count();
                 NoChoice::new(
                     format!(
-                        "history has no usable release before {} ({} known in all)",
+                        "history has no usable release before {} ({known} known in all){}",
                         self.called(suspect),
-                        self.history.len()
+                        self.merely_there(Some(suspect))
                     ),
                     "name the release to go to, or import releases made elsewhere; record each at its deploy, so that it is \
                      known after the platform has pruned it",
@@ -300,7 +380,7 @@ impl Past {
         match choose {
             Choose::Verified => verified().ok_or_else(|| {
                 NoChoice::new(
-                    "no release but the suspect was ever verified healthy",
+                    format!("no release but the suspect was ever verified healthy{}", self.merely_there(Some(suspect))),
                     "say that the previous one will do although nobody verified it, or name one",
                 )
             }),
@@ -311,7 +391,11 @@ impl Past {
                 older().nth(n.saturating_sub(1)).map(|r| made(r, &format!("number {n} before the suspect"))).ok_or_else(
                     || {
                         NoChoice::new(
-                            format!("history has no {n} usable releases before {}", self.called(suspect)),
+                            format!(
+                                "history has no {n} usable releases before {}{}",
+                                self.called(suspect),
+                                self.merely_there(Some(suspect))
+                            ),
                             "a smaller number, or name one",
                         )
                     },
@@ -324,32 +408,32 @@ impl Past {
                     .map(|r| made(r, &format!("as of {at}")))
                     .ok_or_else(|| {
                         NoChoice::new(
-                            format!("history has no usable release as old as {at}"),
+                            format!("history has no usable release as old as {at}{}", self.merely_there(Some(suspect))),
                             "another moment, or name one",
                         )
                     })
             }
-            Choose::Exactly(id) if id == suspect => Err(NoChoice::new(
-                format!("{} is the suspect: what is blamed, or what serves already", self.called(id)),
-                "name another release, or another suspect",
-            )),
-            Choose::Exactly(id) => {
-                let from_ledger = || self.ledger.iter().map(|e| &e.release).find(|r| r.id == *id);
-                let Some(release) = self.history.iter().find(|r| r.id == *id).or_else(from_ledger) else {
+            Choose::Exactly(name) => {
+                let Some(release) = self.named(name)? else {
                     return Err(NoChoice::new(
-                        format!("history does not know {id}; the newest are {}", self.newest()),
-                        "name one of those",
+                        format!("history does not know {name}; {}", self.newest(Some(suspect))),
+                        "name one of those, by its id, its label or a tag",
                     ));
                 };
+                let id = &release.id;
+                if id == suspect {
+                    let why = format!("{release} is the suspect: what is blamed, or what serves already");
+                    return Err(NoChoice::new(why, "name another release, or another suspect"));
+                }
                 if !release.available {
                     return Err(NoChoice::new(
-                        format!("{} is known, but gone", self.called(id)),
+                        format!("{} is known, but gone", release),
                         "make it available again, or name another",
                     ));
                 }
                 if failed(release) && !known_bad_will_do {
                     return Err(NoChoice::new(
-                        format!("{} is known bad", self.called(id)),
+                        format!("{} is known bad", release),
                         "another release; or a reason to go there all the same, and an approval",
                     ));
                 }
@@ -359,11 +443,33 @@ impl Past {
     }
 }
 
-fn list(releases: &[&ReleaseId]) -> String {
-    if releases.is_empty() {
-        return "none".into();
+/// So many releases are named where one has to be chosen.
+const SHOWN: usize = 5;
+
+impl Past {
+    /// What could be named, and is never chosen.
+    fn merely_there(&self, suspect: Option<&ReleaseId>) -> String {
+        let there = || self.history.iter().filter(|r| r.undeployed && r.available && Some(&r.id) != suspect);
+        match there().count() {
+            0 => String::new(),
+            count => {
+                let more = count.saturating_sub(SHOWN);
+                let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+                let shown = list(there().take(SHOWN), true);
+                format!("; there, though nobody is known to have deployed them: {shown}{more}")
+            }
+        }
     }
-    releases.iter().map(|r| r.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// By what people call them; with `at`, also when each was made.
+fn list<'a>(releases: impl Iterator<Item = &'a Release>, at: bool) -> String {
+    let shown = |r: &Release| match r.made_at.filter(|_| at) {
+        Some(at) => format!("{r}, made at {at}"),
+        None => r.to_string(),
+    };
+    let all: Vec<String> = releases.map(shown).collect();
+    if all.is_empty() { "none".into() } else { all.join(if at { "; " } else { ", " }) }
 }
 
 #[cfg(test)]
@@ -492,7 +598,7 @@ mod tests {
             ("newer than the suspect, by id", Choose::exactly("5"), "4", &[][..], Ok(("5", true))),
             ("the suspect by id", Choose::exactly("5"), "5", &[][..], Err("is the suspect")),
             ("known bad by id", Choose::exactly("3"), "5", &ledger[..], Err("known bad")),
-            ("unknown id", Choose::exactly("9"), "5", &[][..], Err("the newest are 5, 4, 3, 2, 1")),
+            ("unknown id", Choose::exactly("9"), "5", &[][..], Err("the newest are 4, 3, 2, 1")),
             ("as of", Choose::as_of(Timestamp(3)), "5", &[][..], Ok(("3", true))),
             ("as of, known bad left out", Choose::as_of(Timestamp(3)), "5", &ledger[..], Ok(("2", false))),
             ("as of the suspect's own time", Choose::as_of(Timestamp(99)), "4", &[][..], Ok(("3", true))),
@@ -541,5 +647,65 @@ mod tests {
         let past = past.with_ledger_releases();
         assert_eq!(past.choose(&Choose::verified(), &"5".into(), false).unwrap().wanted.id, "2");
         assert_eq!(past.choose(&Choose::exactly("2"), &"5".into(), false).unwrap().wanted.id, "2");
+    }
+
+    /// Somebody built or pulled `rc`: newer than all, and verified by nobody's deploy.
+    fn with_rc(ledger: &[(&str, Standing, u64)]) -> Past {
+        let mut past = past(ledger);
+        let rc = Release::new("rc").with_label("shop:rc").with_made_at(Timestamp(9)).undeployed();
+        past.history.insert(0, rc.clone());
+        past.history.insert(3, Release { id: "old".into(), made_at: Some(Timestamp(3)), ..rc });
+        past
+    }
+
+    #[test]
+    fn what_nobody_deployed_is_never_chosen_and_can_be_named() {
+        let past = with_rc(&[]).with_ledger_releases();
+        for (choose, wanted) in [
+            (Choose::previous(), "4"),
+            (Choose::verified().or_previous(), "4"),
+            (Choose::nth(2), "3"),
+            (Choose::as_of(Timestamp(3)), "3"),
+            (Choose::exactly("rc"), "rc"),
+        ] {
+            assert_eq!(past.choose(&choose, &"5".into(), false).unwrap().wanted.id, wanted, "{choose:?}");
+        }
+        for choose in [Choose::previous(), Choose::verified(), Choose::nth(1), Choose::as_of(Timestamp(99))] {
+            let none = past.choose(&choose, &"1".into(), false).unwrap_err();
+            assert!(none.why.contains("shop:rc [rc], made at 1970-01-01T00:00:00.009Z"), "{choose:?}: {none}");
+        }
+        // A run that got stuck on it marks it as seen, and it was not deployed all the same.
+        let stuck = |standing| {
+            let mut past = with_rc(&[]);
+            past.ledger.push(LedgerEntry::new(past.history[0].clone(), standing, Timestamp(50), "stuck"));
+            past.with_ledger_releases().choose(&Choose::verified().or_previous(), &"5".into(), false).unwrap().wanted.id
+        };
+        assert_eq!(stuck(Standing::Seen), "4");
+        assert_eq!(stuck(Standing::Verified), "rc", "a rollback to it held");
+        // Recorded, and its record on the platform is lost: the image alone is there.
+        let mut past = with_rc(&[]);
+        past.ledger.push(LedgerEntry::new(Release::new("rc"), Standing::Seen, Timestamp(1), "recorded"));
+        let past = past.with_ledger_releases();
+        assert_eq!(past.choose(&Choose::previous(), &"1".into(), false).unwrap().wanted.id, "rc");
+    }
+
+    #[test]
+    fn a_release_goes_by_its_label_a_tag_and_the_beginning_of_its_digest() {
+        let id = |c: &str| ReleaseId::new(format!("sha256:{}", c.repeat(64)));
+        let mut past = past(&[]);
+        past.history = ["a", "b", "c"].map(|c| Release::new(id(c)).with_label("1.0")).into();
+        past.history[0].label = "2.0".into();
+        past.history[0].names = vec!["shop:2".into()];
+        let suspect = id("c");
+        for name in ["2.0", "shop:2", "aaaaaaaaaaaa", "sha256:aaaaaa", id("a").as_str()] {
+            assert_eq!(past.choose(&Choose::exactly(name), &suspect, false).unwrap().wanted.id, id("a"), "{name}");
+            assert_eq!(past.suspect(Some(&name.into()), &now(&[])).unwrap(), id("a"), "{name}");
+        }
+        let twice = past.choose(&Choose::exactly("1.0"), &suspect, false).unwrap_err();
+        assert!(twice.why.contains("1.0 [bbbbbbbbbbbb]; 1.0 [cccccccccccc]"), "{twice}");
+        let none = past.choose(&Choose::exactly("9.0"), &suspect, false).unwrap_err();
+        assert_eq!(none.why, "history does not know 9.0; the newest are 2.0 [aaaaaaaaaaaa], 1.0 [bbbbbbbbbbbb]");
+        assert!(past.choose(&Choose::exactly("aaaa"), &suspect, false).is_err(), "too short to be sure");
+        assert_eq!(past.suspect(Some(&"nobody".into()), &now(&[])).unwrap(), "nobody");
     }
 }

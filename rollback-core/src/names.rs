@@ -84,6 +84,24 @@ names!(
     VerbName,
 );
 
+impl ReleaseId {
+    /// As people are shown it: of a digest the first twelve digits, as docker and git show them; anything else whole.
+    ///
+    /// ```
+    /// # use rollback_core::{Digest, ReleaseId};
+    /// assert_eq!(ReleaseId::new(Digest::of(b"abc").as_str()).short(), "ba7816bf8f01");
+    /// assert_eq!(ReleaseId::from("2.4.0").short(), "2.4.0");
+    /// ```
+    pub fn short(&self) -> &str {
+        self.digits().and_then(|digits| digits.get(..12)).unwrap_or(&self.0)
+    }
+    /// Of a digest, without what it is a digest of: `sha256:…`, `template:…`.
+    pub(crate) fn digits(&self) -> Option<&str> {
+        let (_, digits) = self.0.rsplit_once(':')?;
+        (digits.len() >= 12 && digits.bytes().all(|b| b.is_ascii_hexdigit())).then_some(digits)
+    }
+}
+
 impl Digest {
     /// The SHA-256 of some bytes.
     ///

@@ -12,7 +12,8 @@ const HISTORY: usize = 100;
 
 /// To be called at each deploy: makes what runs now findable ([`Target::recorder`], where the target has one) and notes it in
 /// the ledger as seen, so that the first bad night has something to go back to. What is known of the release already stays:
-/// one that was verified, or blamed, is not forgotten because it is deployed again.
+/// one that was verified, or blamed, is not forgotten because it is deployed again. Its label is the one it was given last,
+/// and the earlier ones stay names of it.
 ///
 /// ```
 /// use rollback_core::{Journal, Result, Target, Timestamp, record::record};
@@ -32,10 +33,21 @@ pub async fn record(target: &dyn Target, journal: &dyn Journal, label: &str, now
         None => what_runs(target).await?.with_label(label),
     };
     let known = journal.ledger(target.id()).await?.into_iter().find(|entry| entry.release.id == release.id);
-    if let Some(known) = known {
-        return Ok(known);
-    }
-    let entry = LedgerEntry::new(release, Standing::Seen, now, "recorded at deploy");
+    let entry = match known {
+        Some(known) => {
+            let mut release = release;
+            for name in [&known.release.label].into_iter().chain(&known.release.names) {
+                if *name != release.label && *name != release.id.as_str() && !release.names.contains(name) {
+                    release.names.push(name.clone());
+                }
+            }
+            if release == known.release {
+                return Ok(known);
+            }
+            LedgerEntry { release, ..known }
+        }
+        None => LedgerEntry::new(release, Standing::Seen, now, "recorded at deploy"),
+    };
     journal.mark(target.id(), &entry).await?;
     Ok(entry)
 }
@@ -159,8 +171,15 @@ mod tests {
         for standing in [Standing::Verified, Standing::Failed] {
             let known = LedgerEntry::new(Release::new("2"), standing, Timestamp(6), "found out");
             journal.mark(&"t:shop".into(), &known).await.unwrap();
-            assert_eq!(record(&shop([PartState::of("2")]), &journal, "again", Timestamp(7)).await.unwrap(), known);
+            for label in ["again", "again", "and again"] {
+                let entry = record(&shop([PartState::of("2")]), &journal, label, Timestamp(7)).await.unwrap();
+                assert_eq!((entry.standing, entry.at, entry.why.as_str()), (known.standing, known.at, "found out"));
+                assert_eq!(entry.release.label, label, "the label it was given last");
+                assert_eq!(journal.ledger(&"t:shop".into()).await.unwrap(), [entry]);
+            }
             assert_eq!(standings(&journal).await, [("2".to_string(), standing)]);
+            let names = journal.ledger(&"t:shop".into()).await.unwrap().remove(0).release.names;
+            assert_eq!(names, ["again"], "what it was called before still leads to it");
         }
     }
 

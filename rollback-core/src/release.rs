@@ -1,6 +1,6 @@
 //! Releases, and what is known about them.
 
-use crate::{Digest, ReleaseId, RunId, Timestamp, redact::shortened};
+use crate::{Chosen, Digest, ReleaseId, RunId, Timestamp, redact::shortened};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -20,13 +20,30 @@ pub struct Release {
     pub artifacts: Vec<Digest>,
     /// Can it still be gone back to, as far as the platform's history knows?
     pub available: bool,
+    /// What else it is called: tags, earlier labels. A caller may name it by any of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    /// It is there, an image that somebody built or pulled, and as far as anybody knows it was never deployed. It may be
+    /// named, and is never chosen.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub undeployed: bool,
 }
 
 impl Release {
     /// An available release whose label is its id.
     pub fn new(id: impl Into<ReleaseId>) -> Self {
         let id = id.into();
-        Self { label: id.to_string(), id, made_at: None, why: None, artifacts: vec![], available: true }
+        let label = id.to_string();
+        Self {
+            id,
+            label,
+            made_at: None,
+            why: None,
+            artifacts: vec![],
+            available: true,
+            names: vec![],
+            undeployed: false,
+        }
     }
     /// What people call it.
     pub fn with_label(mut self, label: impl Into<String>) -> Self {
@@ -53,20 +70,32 @@ impl Release {
         self.available = false;
         self
     }
+    /// What else it is called.
+    pub fn with_names(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.names = names.into_iter().collect();
+        self
+    }
+    /// It is there, and nobody is known to have deployed it.
+    pub fn undeployed(mut self) -> Self {
+        self.undeployed = true;
+        self
+    }
 }
 
-/// As people read it: what it is called, why it was made, and the id by which it is named to a program, where that is another
-/// word: `revision 7 (shop:2.3), "new prices" [template:9f2c…]`.
+/// As people read it: what it is called, why it was made, and the short id, by which a program takes it too, where that is
+/// another word: `revision 7 (shop:2.3), "new prices" [9f2c0d31aa70]`.
 impl fmt::Display for Release {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         /// Of why it was made: a whole sentence may have been written there.
         const WHY: usize = 100;
-        f.write_str(&self.label)?;
+        let (id, short) = (self.id.as_str(), self.id.short());
+        let unlabelled = self.label == id || self.label == short;
+        f.write_str(if unlabelled { short } else { &self.label })?;
         if let Some(why) = self.why.as_ref().filter(|why| !why.trim().is_empty()) {
             write!(f, ", {:?}", shortened(why.trim(), WHY))?;
         }
-        if self.label != self.id.as_str() {
-            write!(f, " [{}]", self.id)?;
+        if !unlabelled {
+            write!(f, " [{short}]")?;
         }
         Ok(())
     }
@@ -78,9 +107,10 @@ pub(crate) struct Called(Vec<(ReleaseId, String)>);
 
 impl Called {
     /// Those of a choice. Two that are called alike keep their ids.
-    pub(crate) fn of(left: Option<&Release>, wanted: &Release) -> Self {
+    pub(crate) fn of(chosen: &Chosen) -> Self {
         /// A shorter id may be a word like any other.
         const TELLING: usize = 8;
+        let (left, wanted) = (chosen.left.as_deref(), &chosen.wanted);
         let alike = left.is_some_and(|left| left.label == wanted.label);
         let both = left.into_iter().chain([wanted]).filter(|_| !alike);
         let named = both.filter(|release| release.id.as_str().len() >= TELLING && !release.label.is_empty());
@@ -154,13 +184,18 @@ mod tests {
         let id = "template:0123456789abcdef0123";
         let seven = Release::new(id).with_label("revision 7 (shop:2.3)");
         assert_eq!(Release::new("2.4.0").to_string(), "2.4.0");
-        assert_eq!(seven.to_string(), format!("revision 7 (shop:2.3) [{id}]"));
+        assert_eq!(seven.to_string(), "revision 7 (shop:2.3) [0123456789ab]");
+        assert_eq!(Release::new(id).to_string(), "0123456789ab");
         let why = seven.clone().with_why(format!("new prices{}", " and more".repeat(20)));
         assert!(why.to_string().starts_with("revision 7 (shop:2.3), \"new prices and more"), "{why}");
-        assert!(why.to_string().len() < 200 && why.to_string().ends_with(&format!("\" [{id}]")), "{why}");
+        assert!(why.to_string().len() < 200 && why.to_string().ends_with("\" [0123456789ab]"), "{why}");
 
         let six = Release::new("template:ffffffffffffffffffff").with_label("revision 6 (shop:2.2)");
-        let called = Called::of(Some(&seven), &six);
+        let chosen = |left: Option<&Release>, wanted: &Release| Chosen {
+            left: left.cloned().map(Box::new),
+            ..Chosen::new(id, wanted.clone(), "named")
+        };
+        let called = Called::of(&chosen(Some(&seven), &six));
         assert_eq!(
             called.told(&format!("{} onto blue, not {id}", six.id)),
             "revision 6 (shop:2.2) onto blue, not revision 7 (shop:2.3)"
@@ -169,7 +204,7 @@ mod tests {
             assert_eq!(called.told(&kept), kept);
         }
         let alike = six.clone().with_label(seven.label.clone());
-        assert_eq!(Called::of(Some(&seven), &alike).told(id), id);
-        assert_eq!(Called::of(None, &Release::new("2").with_label("two")).told("2 of 2"), "2 of 2");
+        assert_eq!(Called::of(&chosen(Some(&seven), &alike)).told(id), id);
+        assert_eq!(Called::of(&chosen(None, &Release::new("2").with_label("two"))).told("2 of 2"), "2 of 2");
     }
 }

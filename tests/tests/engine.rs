@@ -43,7 +43,7 @@ async fn recovers_and_says_why_this_release() {
     assert!(shop.is_live("1"));
     assert_eq!(shop.effects().len(), 1);
     let choice = report.chosen().unwrap();
-    assert_eq!((choice.wanted.id.as_str(), choice.why, choice.unverified), ("1", "previous, unverified", true));
+    assert_eq!((choice.wanted.id.as_str(), choice.why.as_str(), choice.unverified), ("1", "previous, unverified", true));
     assert!(report.took() >= minutes(2));
     let ledger = journal.ledger(report.target()).await.unwrap();
     let standing = |id: &str| ledger.iter().find(|e| e.release.id == id).map(|e| e.standing);

@@ -127,7 +127,7 @@ async fn what_was_recorded_imported_and_verified_is_chosen() {
     let report = flow(&place, journal.clone()).to(Choose::verified()).run().await.unwrap();
     assert_eq!((report.outcome(), place.live().as_str()), (&Outcome::Recovered, "1"), "{report}");
     let choice = report.chosen().unwrap();
-    assert_eq!((choice.why, choice.unverified), ("last verified healthy", false));
+    assert_eq!((choice.why.as_str(), choice.unverified), ("last verified healthy", false));
     let standing = async |id: &str| {
         let ledger = journal.ledger(target.id()).await.unwrap();
         ledger.iter().find(|e| e.release.id == id).map(|e| e.standing)

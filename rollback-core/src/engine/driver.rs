@@ -715,8 +715,9 @@ fn last_stuck<'a>(newest_first: impl Iterator<Item = &'a RunSummary>) -> Option<
 fn goal(run: &crate::RunId, lines: &[Line]) -> Option<crate::Trace> {
     let at = lines.iter().find(|line| matches!(line.entry, crate::Entry::Doing { .. }))?.at;
     lines.iter().rev().find_map(|line| match &line.entry {
-        crate::Entry::Chose { suspect, wanted, .. } => {
-            Some(crate::Trace { run: run.clone(), left: suspect.clone(), reached: wanted.id.clone(), at })
+        crate::Entry::Chose(chosen) => {
+            let (left, reached) = (chosen.suspect.clone(), chosen.wanted.id.clone());
+            Some(crate::Trace { run: run.clone(), left, reached, at })
         }
         _ => None,
     })

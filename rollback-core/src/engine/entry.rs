@@ -1,8 +1,8 @@
 //! The lines of a run in the journal.
 
 use crate::{
-    Applied, Approved, Artifact, DiffLine, Digest, Evidence, Fault, Finding, Identity, LedgerEntry, Outcome, PartMap,
-    Payload, Plan, Release, ReleaseId, RunId, Timestamp,
+    Applied, Approved, Artifact, Chosen, DiffLine, Digest, Evidence, Fault, Finding, Identity, LedgerEntry, Outcome,
+    PartMap, Payload, Plan, ReleaseId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc, time::Duration};
@@ -31,23 +31,7 @@ pub enum Entry {
     /// Which object the run is about.
     Identified(Identity),
     /// Which release is left, which is reached, and why this one.
-    Chose {
-        /// Left.
-        suspect: ReleaseId,
-        /// Reached.
-        wanted: Arc<Release>,
-        /// Why this one: `last verified healthy`, `previous, unverified`.
-        why: Box<str>,
-        /// It was not verified healthy.
-        unverified: bool,
-        /// The run whose trace was found then. A trace of another one that shows later was left by somebody who broke the
-        /// glass meanwhile, and whom no journal kept out.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        trace: Option<Box<RunId>>,
-        /// The one that is left, as history has it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        left: Option<Arc<Release>>,
-    },
+    Chose(Arc<Chosen>),
     /// A release known bad is gone to all the same.
     Overridden {
         /// Which.

@@ -1,8 +1,8 @@
 //! The durable state of a run: a fold of the lines that the journal acknowledged.
 
 use crate::{
-    Applied, Approved, At, Change, Digest, Entry, Extent, Handle, Identity, Kind, Landing, Line, Mark, Outcome,
-    Payload, Plan, Release, ReleaseId, RunId, Timestamp, Wish,
+    Applied, Approved, At, Change, Chosen, Digest, Entry, Extent, Handle, Identity, Kind, Landing, Line, Mark, Outcome,
+    Payload, Plan, ReleaseId, Timestamp, Wish,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -25,16 +25,6 @@ pub(super) struct Doing {
     pub(super) epoch: u64,
 }
 
-/// Where the run goes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Goal {
-    pub(super) suspect: ReleaseId,
-    pub(super) wanted: Arc<Release>,
-    pub(super) unverified: bool,
-    /// The run whose trace was found when that was chosen.
-    pub(super) trace: Option<RunId>,
-}
-
 /// Our last write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Last {
@@ -48,7 +38,8 @@ pub(super) struct Last {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Fold {
     pub(super) identity: Option<Identity>,
-    pub(super) goal: Option<Goal>,
+    /// Where the run goes.
+    pub(super) goal: Option<Arc<Chosen>>,
     pub(super) overridden: bool,
     pub(super) plan: Option<Arc<Plan>>,
     pub(super) prepared: Option<Vec<Arc<Approved>>>,
@@ -93,13 +84,8 @@ impl Fold {
         self.acted = line.acted;
         match &line.entry {
             Entry::Identified(identity) => self.identity = Some(identity.clone()),
-            Entry::Chose { suspect, wanted, unverified, trace, .. } => {
-                self.goal = Some(Goal {
-                    suspect: suspect.clone(),
-                    wanted: wanted.clone(),
-                    unverified: *unverified,
-                    trace: trace.as_deref().cloned(),
-                });
+            Entry::Chose(chosen) => {
+                self.goal = Some(chosen.clone());
                 // Chosen again, because the first one turned out to be gone: all that was planned was for that one.
                 self.plan = None;
                 self.overridden = false;

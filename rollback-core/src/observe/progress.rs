@@ -154,11 +154,12 @@ impl Seen {
     fn entry(&mut self, line: &Line) -> Vec<String> {
         let line = match &line.entry {
             Entry::Identified(identity) => format!("it is {identity}"),
-            Entry::Chose { suspect, wanted, why, unverified, left, .. } => {
-                self.called = Called::of(left.as_deref(), wanted);
-                let suspect = left.as_ref().map_or(suspect.as_str(), |left| left.label.as_str());
-                let warn = if *unverified { "\n!! nobody is known to have verified this release healthy" } else { "" };
-                format!("back from {suspect} to {} ({why}){warn}", wanted.label)
+            Entry::Chose(chosen) => {
+                self.called = Called::of(chosen);
+                let warn =
+                    if chosen.unverified { "\n!! nobody is known to have verified this release healthy" } else { "" };
+                let (from, to) = (chosen.leaves().label, &chosen.wanted.label);
+                format!("back from {from} to {to} ({}){warn}", chosen.why)
             }
             Entry::Overridden { release, why } => format!("!! {release} is known bad and gone to all the same: {why}"),
             Entry::Planned(plan) => {
@@ -245,7 +246,7 @@ fn standing(standing: crate::Standing) -> &'static str {
 mod tests {
     use super::*;
     use crate::{
-        Applied, Capabilities, Change, Fencing, Identity, Intent, LedgerEntry, Observation, Outcome, PartState,
+        Applied, Capabilities, Change, Chosen, Fencing, Identity, Intent, LedgerEntry, Observation, Outcome, PartState,
         Release, Rung, Situation, Standing, Step, Token, Weight, minutes,
     };
 
@@ -287,14 +288,7 @@ mod tests {
             evidence: vec![Evidence::new("status", seen)],
         };
         let at = At { rung: 0, step: 0 };
-        let chose = Entry::Chose {
-            suspect: "2".into(),
-            wanted: Arc::new(Release::new("1")),
-            why: "previous, unverified".into(),
-            unverified: true,
-            trace: None,
-            left: None,
-        };
+        let chose = Entry::Chose(Arc::new(Chosen::new("2", Release::new("1"), "previous, unverified")));
         let verified = LedgerEntry::new(Release::new("1"), Standing::Verified, Timestamp(0), "held for 2 min");
         let text = written(vec![
             (100, EventKind::Began { intent: Arc::new(intent), adopted: None }),

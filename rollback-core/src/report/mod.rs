@@ -7,8 +7,8 @@
 mod text;
 
 use crate::{
-    Artifact, DiffLine, Entry, Error, Extent, Finding, Intent, Journal, Kind, Line, Outcome, Plan, Release, ReleaseId,
-    Result, RunId, TargetId, Timestamp,
+    Artifact, Chosen, DiffLine, Entry, Error, Extent, Finding, Intent, Journal, Kind, Line, Outcome, Plan, Result,
+    RunId, TargetId, Timestamp,
     engine::{Detection, driver::Driven},
 };
 use serde::{Deserialize, Serialize};
@@ -31,21 +31,6 @@ pub struct Report {
     lines: Vec<Line>,
     /// Where the record lies, if the journal was lost.
     spooled: Option<PathBuf>,
-}
-
-/// Which release was left, which was reached, and why that one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Choice<'a> {
-    /// Left.
-    pub suspect: &'a ReleaseId,
-    /// The same, as history has it.
-    pub left: Option<&'a Release>,
-    /// Reached.
-    pub wanted: &'a Release,
-    /// Why this one.
-    pub why: &'a str,
-    /// It was not verified healthy before.
-    pub unverified: bool,
 }
 
 impl Report {
@@ -109,12 +94,10 @@ impl Report {
         self.lines.iter().map(|line| &line.entry)
     }
     /// The release left and the release reached, if it came that far.
-    pub fn chosen(&self) -> Option<Choice<'_>> {
+    pub fn chosen(&self) -> Option<&Chosen> {
         // Chosen again where the first one turned out to be gone.
         self.entries().rev().find_map(|entry| match entry {
-            Entry::Chose { suspect, wanted, why, unverified, left, .. } => {
-                Some(Choice { suspect, left: left.as_deref(), wanted, why, unverified: *unverified })
-            }
+            Entry::Chose(chosen) => Some(&**chosen),
             _ => None,
         })
     }

@@ -9,7 +9,7 @@ use std::fmt;
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // What was written before anybody knew what releases are called, their ids in it.
-        let called = self.chosen().map(|choice| Called::of(choice.left, choice.wanted)).unwrap_or_default();
+        let called = self.chosen().map(Called::of).unwrap_or_default();
         writeln!(f, "{}: {}", self.target(), called.told(&self.outcome().to_string()))?;
         writeln!(f, "  run        {}{}", self.run(), if self.was_adopted() { ", gone on with" } else { "" })?;
         writeln!(f, "  ordered by {} at {}", self.intent().who, self.intent().at)?;
@@ -22,7 +22,7 @@ impl fmt::Display for Report {
                 Outcome::Recovered | Outcome::NotRecovered { .. } => ("left   ", "reached"),
                 _ => ("leaves ", "goes to"),
             };
-            let left = choice.left.map_or_else(|| choice.suspect.to_string(), ToString::to_string);
+            let left = choice.leaves().to_string();
             writeln!(f, "  {from}    {}", printable(&left))?;
             writeln!(f, "  {to}    {} ({})", printable(&choice.wanted.to_string()), choice.why)?;
         }
@@ -107,9 +107,8 @@ fn said(entry: &Entry, plan: Option<&Plan>) -> Option<String> {
     };
     let text = match entry {
         Entry::Identified(identity) => format!("it is {identity}"),
-        Entry::Chose { suspect, wanted, why, left, .. } => {
-            let left = left.as_ref().map_or(suspect.as_str(), |left| left.label.as_str());
-            format!("leaves {left} for {} ({why})", wanted.label)
+        Entry::Chose(chosen) => {
+            format!("leaves {} for {} ({})", chosen.leaves().label, chosen.wanted.label, chosen.why)
         }
         Entry::Overridden { release, why } => format!("goes to {release} although it is known bad: {why}"),
         Entry::Planned(plan) => {

@@ -132,7 +132,8 @@ impl ComposeProject {
         let mut files = options.files;
         if files.is_empty() {
             let found = DEFAULT_FILES.iter().find(|name| dir_at.join(name).is_file());
-            let found = found.ok_or_else(|| failed(Kind::NotFound, "there is no Compose file under a usual name: name the files"))?;
+            let found = found
+                .ok_or_else(|| failed(Kind::NotFound, "there is no Compose file under a usual name: name the files"))?;
             files.push((*found).into());
             // As Compose does when it is not told.
             let over = found.rsplit_once('.').map(|(stem, end)| format!("{stem}.override.{end}"));
@@ -159,7 +160,11 @@ impl ComposeProject {
                 // Files that Compose does not take may be just what is to be rolled back.
                 Err(e) => match containers::projects_in(&engine, &dir_at).await?.as_slice() {
                     [one] => one.clone(),
-                    _ => return Err(failed(Kind::Invalid, "what the project is called cannot be told: name it").with_source(e)),
+                    _ => {
+                        return Err(
+                            failed(Kind::Invalid, "what the project is called cannot be told: name it").with_source(e)
+                        );
+                    }
                 },
             },
         };

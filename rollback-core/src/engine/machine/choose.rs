@@ -120,8 +120,17 @@ impl State {
                 );
             }
         }
-        let named = intent.suspect.as_ref();
-        let elsewhere = |to: &ReleaseId| matches!(&intent.choose, crate::Choose::Exactly(id) if id != to);
+        // By its id, whatever it was called in the order.
+        let meant = |name: &ReleaseId| Ok(past.named(name)?.map_or_else(|| name.clone(), |release| release.id.clone()));
+        let named = match intent.suspect.as_ref().map(meant).transpose() {
+            Ok(named) => named,
+            Err(NoChoice { why, lift }) => return self.refuse(why, lift),
+        };
+        let named = named.as_ref();
+        let elsewhere = |to: &ReleaseId| match &intent.choose {
+            crate::Choose::Exactly(name) => meant(name).is_ok_and(|id| id != *to),
+            _ => false,
+        };
         // Where no journal tells, what the target remembers does.
         let half_way = restart_of(seen).filter(|_| policy.take_over);
         let taken_over = past
@@ -164,7 +173,7 @@ impl State {
             Ok(Chosen { suspect, .. }) if unknown => self.refuse(
                 format!(
                     "nobody knows {suspect}, which is blamed: it is not in the history, and runs nowhere; the newest are {}",
-                    past.newest()
+                    past.newest(None)
                 ),
                 "name the suspect as history has it, or leave it out: then it is what serves",
             ),
@@ -172,10 +181,6 @@ impl State {
             Err(_) if left_already => self.end(Outcome::NothingToDo),
             Err(NoChoice { why, lift }) => self.refuse(why, lift),
             Ok(chosen) => {
-                // Of all that history there is, this is what the end needs: ten thousand runs must fit into memory.
-                let suspect = past.history.into_iter().find(|release| release.id == chosen.suspect);
-                let left = suspect.map(Arc::new);
-                self.scratch.suspect.clone_from(&left);
                 if !self.capabilities.reversible {
                     let why = "going back may lose data, and cannot be undone";
                     if policy.ordered_by == OrderedBy::Machine {
@@ -192,15 +197,7 @@ impl State {
                     }
                 }
                 let known_bad = chosen.known_bad.then(|| chosen.wanted.id.clone());
-                let Chosen { suspect, wanted, why, unverified, .. } = chosen;
-                self.put(Entry::Chose {
-                    suspect,
-                    wanted: Arc::new(wanted),
-                    why: why.into(),
-                    unverified,
-                    trace: trace.map(Box::new),
-                    left,
-                });
+                self.put(Entry::Chose(Arc::new(Chosen { trace, ..chosen })));
                 if let Some(release) = known_bad {
                     let why = policy.known_bad.clone().unwrap_or_default();
                     self.put(Entry::Overridden { release, why });
@@ -238,14 +235,9 @@ mod tests {
         let then = seen(Ours::NotAsked, None);
         let situation = Situation::new("t".into(), capabilities.clone(), then, "bad", Release::new("good"));
         let plan = Direct::default().plan(&situation).unwrap();
-        let chose = Entry::Chose {
-            suspect: "bad".into(),
-            wanted: Arc::new(Release::new("good")),
-            why: "previous".into(),
-            unverified: true,
-            trace: Some(Box::new("before".into())),
-            left: None,
-        };
+        let mut chosen = Chosen::new("bad", Release::new("good"), "previous");
+        chosen.trace = Some("before".into());
+        let chose = Entry::Chose(Arc::new(chosen));
         let mut state = State::new(capabilities);
         let mut intent = Intent::new(RunId::new("r"), "t".into(), "me", "500s");
         intent.policy = Arc::new(policy);

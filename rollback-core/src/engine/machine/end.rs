@@ -14,7 +14,7 @@ impl State {
             return;
         }
         if let Some(goal) = &self.fold.goal {
-            let (suspect, wanted) = (goal.suspect.clone(), crate::Release::clone(&goal.wanted));
+            let (left, wanted) = (goal.leaves(), goal.wanted.clone());
             let run = self.intent.as_ref().map(|i| i.run.clone());
             let mark = |release: crate::Release, standing, why: String, at| {
                 let mut entry = LedgerEntry::new(release, standing, at, why);
@@ -22,7 +22,6 @@ impl State {
                 Entry::Marked(Box::new(entry))
             };
             let blamed = self.intent.as_ref().map(|i| i.why.clone()).unwrap_or_default();
-            let left = self.suspect_release(&suspect);
             let at = self.wall;
             let failed = |left| mark(left, Standing::Failed, format!("blamed: {blamed}"), at);
             let marks = match &outcome {
@@ -64,15 +63,9 @@ impl State {
         }
         self.put(Entry::Ended(Box::new(outcome)));
         // Ten thousand runs that end at once must fit into memory.
-        (self.scratch.seen, self.scratch.suspect, self.scratch.identity) = (None, None, None);
+        (self.scratch.seen, self.scratch.identity) = (None, None);
         (self.scratch.last_sample, self.scratch.last_says) = (vec![], String::new());
         (self.fold.begun, self.fold.identity) = (vec![], None);
-    }
-
-    /// The suspect as history has it, if it does.
-    fn suspect_release(&self, suspect: &crate::ReleaseId) -> crate::Release {
-        let known = self.scratch.suspect.as_ref().filter(|release| release.id == *suspect);
-        known.map_or_else(|| crate::Release::new(suspect), |release| (**release).clone())
     }
 
     /// Some part was told what it will not come to run.

@@ -22,11 +22,11 @@ mod write;
 use super::{
     ask::{Answer, Ask, Effects},
     bug::Bug,
-    fold::{Fold, Goal},
+    fold::Fold,
 };
 use crate::{
-    Approved, Capabilities, Digest, Entry, EventKind, Identity, Intent, Lease, Line, Now, Observation, Policy, Release,
-    ReleaseId, Step, Timestamp,
+    Approved, Capabilities, Chosen, Digest, Entry, EventKind, Identity, Intent, Lease, Line, Now, Observation, Policy,
+    Release, ReleaseId, Step, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
@@ -40,8 +40,6 @@ struct Scratch {
     seen: Option<Arc<Observation>>,
     /// The latest read was a full one.
     full: bool,
-    /// The suspect as history has it.
-    suspect: Option<Arc<Release>>,
     preparing: Vec<Arc<Approved>>,
     findings: Vec<crate::Finding>,
     /// For a dry run: the run of this target that has not ended.
@@ -189,10 +187,10 @@ impl State {
     }
     /// The release that is left, and the one that was chosen.
     pub fn chosen(&self) -> Option<(&ReleaseId, &Release)> {
-        self.fold.goal.as_ref().map(|goal| (&goal.suspect, &*goal.wanted))
+        self.fold.goal.as_ref().map(|goal| (&goal.suspect, &goal.wanted))
     }
-    pub(super) fn goal(&self) -> Option<&Goal> {
-        self.fold.goal.as_ref()
+    pub(super) fn goal(&self) -> Option<&Chosen> {
+        self.fold.goal.as_deref()
     }
     /// The release that is to serve now: the chosen one, unless a later rung has set another.
     pub fn bringing(&self) -> Option<&ReleaseId> {

@@ -117,7 +117,7 @@ impl State {
             self.capabilities.clone(),
             (**seen).clone(),
             goal.suspect.clone(),
-            crate::Release::clone(&goal.wanted),
+            goal.wanted.clone(),
         );
         situation.floor = intent.policy.floor;
         Flow::Ask(Ask::Plan(Box::new(situation)))

@@ -166,7 +166,8 @@ pub async fn has_parts(bench: &dyn Bench) -> Law {
     trial.check(!says_one || first.parts.len() == 1, || format!("it says one part and shows {}", first.parts.len()))
 }
 
-/// History is newest first, no longer than asked for, names each release once, and knows what runs.
+/// History is newest first, with what nobody is known to have deployed behind it, no longer than asked for, names each release
+/// once, and knows what runs.
 ///
 /// # Errors
 /// The violation.
@@ -178,14 +179,17 @@ pub async fn history_is_bounded(bench: &dyn Bench) -> Law {
         trial.check(some.len() <= limit, || format!("asked for {limit}, it gave {}", some.len()))?;
         trial.check(all.starts_with(&some), || format!("its first {limit} are not the first of more"))?;
     }
-    let made: Vec<_> = all.iter().filter_map(|r| r.made_at).collect();
+    let made: Vec<_> = all.iter().filter(|r| !r.undeployed).filter_map(|r| r.made_at).collect();
     trial.check(made.is_sorted_by(|newer, older| newer >= older), || format!("not newest first: {made:?}"))?;
+    trial.check(all.is_sorted_by_key(|r| r.undeployed), || "what was never deployed stands before what was".into())?;
     let ids: BTreeSet<_> = all.iter().map(|r| &r.id).collect();
     trial.check(ids.len() == all.len(), || "it names a release twice".into())?;
     let now = trial.observe().await?;
     for (part, state) in now.serving() {
         if let Running::Release(release) = &state.running {
             trial.check(ids.contains(release), || format!("{part} runs {release}, which history does not know"))?;
+            let deployed = all.iter().any(|r| r.id == *release && !r.undeployed);
+            trial.check(deployed, || format!("{part} runs {release}, which history takes for never deployed"))?;
         }
     }
     Ok(Ruling::Kept)

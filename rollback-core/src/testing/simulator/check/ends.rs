@@ -82,7 +82,7 @@ impl Judge<'_> {
         read: Option<&(Duration, PartStates, bool)>,
     ) {
         let chosen = lines.iter().rev().find_map(|line| match &line.entry {
-            Entry::Chose { suspect, wanted, .. } => Some((suspect.clone(), wanted.id.clone())),
+            Entry::Chose(chosen) => Some((chosen.suspect.clone(), chosen.wanted.id.clone())),
             _ => None,
         });
         let Some((suspect, wanted)) = chosen else {

@@ -424,7 +424,8 @@ impl Judge<'_> {
     fn entry(&mut self, id: &RunId, entry: &Entry) {
         match entry {
             Entry::Identified(identity) => self.run(id).identities.push(identity.clone()),
-            Entry::Chose { suspect, wanted, .. } => {
+            Entry::Chose(chosen) => {
+                let (suspect, wanted) = (&chosen.suspect, &chosen.wanted);
                 let failed = self.ledger.get(&wanted.id) == Some(&Standing::Failed);
                 let allowed = self.run(id).policy.known_bad.is_some();
                 let unknown = self.run(id).lost.iter().any(|what| what == "ledger");

@@ -143,7 +143,8 @@ impl Past {
     }
 
     /// With the releases that only the ledger knows as deployed, in the order of their times behind those that the platform
-    /// knows as such: an import, or a history that the platform has pruned. What is merely there comes last.
+    /// knows as such: an import, or a history that the platform has pruned. What is merely there comes last. What the ledger
+    /// calls a release is one more name of it.
     pub fn with_ledger_releases(mut self) -> Self {
         let (mut known, mut there): (Vec<Release>, Vec<Release>) =
             std::mem::take(&mut self.history).into_iter().partition(|r| !r.undeployed);
@@ -154,14 +155,19 @@ impl Past {
             let found = there.iter().position(|r| r.id == entry.release.id).map(|at| there.remove(at));
             let mut release = Release { undeployed: false, ..entry.release.clone() };
             if let Some(found) = found {
-                (release.available, release.names) = (found.available, found.names);
-                release.names.push(found.label);
+                release.available = found.available;
+                release.take_names_of(&found);
             }
             missing.push((entry.release.made_at.unwrap_or(entry.at), release));
         }
         missing.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
         known.extend(missing.into_iter().map(|(_, release)| release));
         known.extend(there);
+        for release in &mut known {
+            if let Some(entry) = self.ledger.iter().find(|entry| entry.release.id == release.id) {
+                release.take_names_of(&entry.release);
+            }
+        }
         self.history = known;
         self
     }
@@ -696,8 +702,11 @@ mod tests {
         past.history = ["a", "b", "c"].map(|c| Release::new(id(c)).with_label("1.0")).into();
         past.history[0].label = "2.0".into();
         past.history[0].names = vec!["shop:2".into()];
+        let noted = Release::new(id("a")).with_label("2.0.0");
+        past.ledger.push(LedgerEntry::new(noted, Standing::Seen, Timestamp(1), "recorded"));
+        let past = past.with_ledger_releases();
         let suspect = id("c");
-        for name in ["2.0", "shop:2", "aaaaaaaaaaaa", "sha256:aaaaaa", id("a").as_str()] {
+        for name in ["2.0", "2.0.0", "shop:2", "aaaaaaaaaaaa", "sha256:aaaaaa", id("a").as_str()] {
             assert_eq!(past.choose(&Choose::exactly(name), &suspect, false).unwrap().wanted.id, id("a"), "{name}");
             assert_eq!(past.suspect(Some(&name.into()), &now(&[])).unwrap(), id("a"), "{name}");
         }

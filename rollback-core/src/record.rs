@@ -36,11 +36,7 @@ pub async fn record(target: &dyn Target, journal: &dyn Journal, label: &str, now
     let entry = match known {
         Some(known) => {
             let mut release = release;
-            for name in [&known.release.label].into_iter().chain(&known.release.names) {
-                if *name != release.label && *name != release.id.as_str() && !release.names.contains(name) {
-                    release.names.push(name.clone());
-                }
-            }
+            release.take_names_of(&known.release);
             if release == known.release {
                 return Ok(known);
             }

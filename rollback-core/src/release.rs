@@ -75,6 +75,14 @@ impl Release {
         self.names = names.into_iter().collect();
         self
     }
+    /// What another record of it calls it leads to it, too.
+    pub(crate) fn take_names_of(&mut self, other: &Release) {
+        for name in [&other.label].into_iter().chain(&other.names) {
+            if *name != self.label && *name != self.id.as_str() && !self.names.contains(name) {
+                self.names.push(name.clone());
+            }
+        }
+    }
     /// It is there, and nobody is known to have deployed it.
     pub fn undeployed(mut self) -> Self {
         self.undeployed = true;

@@ -43,7 +43,10 @@ async fn recovers_and_says_why_this_release() {
     assert!(shop.is_live("1"));
     assert_eq!(shop.effects().len(), 1);
     let choice = report.chosen().unwrap();
-    assert_eq!((choice.wanted.id.as_str(), choice.why.as_str(), choice.unverified), ("1", "previous, unverified", true));
+    assert_eq!(
+        (choice.wanted.id.as_str(), choice.why.as_str(), choice.unverified),
+        ("1", "previous, unverified", true)
+    );
     assert!(report.took() >= minutes(2));
     let ledger = journal.ledger(report.target()).await.unwrap();
     let standing = |id: &str| ledger.iter().find(|e| e.release.id == id).map(|e| e.standing);
@@ -685,6 +688,21 @@ async fn a_release_that_is_named_is_gone_to_after_a_rollback() {
     assert!(matches!(stuck.outcome(), Outcome::Stuck { .. }), "{stuck}");
     let report = soon().to(Choose::exactly("0")).run().await.unwrap();
     assert_eq!(report.chosen().unwrap().wanted.id, "0", "{report}");
+}
+
+/// An order may call releases what people call them.
+#[tokio::test(start_paused = true)]
+async fn releases_go_by_their_labels() {
+    let (shop, journal) = (shop(), MemoryJournal::new());
+    for (id, label) in [("2", "2.4.0"), ("0", "2.2.0")] {
+        let noted = LedgerEntry::new(Release::new(id).with_label(label), Standing::Seen, Timestamp(1), "recorded");
+        journal.mark(shop.id(), &noted).await.unwrap();
+    }
+    let report = flow(shop.clone(), journal.clone()).blaming("2.4.0").to(Choose::exactly("2.2.0")).run().await.unwrap();
+    assert_eq!((report.outcome(), shop.is_live("0")), (&Outcome::Recovered, true), "{report}");
+    assert_eq!(report.chosen().unwrap().suspect, "2", "{report}");
+    let typo = flow(shop, journal).blaming("2.4.9").run().await.unwrap();
+    assert!(matches!(typo.outcome(), Outcome::Refused { why, .. } if why.contains("2.4.9")), "{typo}");
 }
 
 /// What is verified stays so where something else kept it from being reached; not where it would not come up.

@@ -690,6 +690,33 @@ async fn a_release_that_is_named_is_gone_to_after_a_rollback() {
     assert_eq!(report.chosen().unwrap().wanted.id, "0", "{report}");
 }
 
+/// However a run ends, and whoever ends it: what it has begun to leave is known bad, although it was verified once.
+#[tokio::test(start_paused = true)]
+async fn what_was_blamed_stays_so_whoever_ends_the_run() {
+    for taken_over in [false, true] {
+        let (shop, journal) = (shop(), MemoryJournal::new());
+        let verified =
+            LedgerEntry::new(Release::new("2"), Standing::Verified, Timestamp(1), "watched, before it leaked");
+        journal.mark(shop.id(), &verified).await.unwrap();
+        let first = flow(shop.clone(), journal.clone()).run_id("first").recovered_when(never());
+        assert!(tokio::time::timeout(minutes(1), first.run()).await.is_err(), "it waits");
+        assert!(shop.is_live("1"));
+        if taken_over {
+            let glass = flow(shop.clone(), journal.clone()).blaming("1").to(Choose::exactly("0"));
+            assert_eq!(glass.break_glass("1 is bad too").await.outcome(), &Outcome::Recovered);
+        } else {
+            journal.give_up(&"first".into(), "someone", "it hangs").await.unwrap();
+        }
+        let ledger = journal.ledger(shop.id()).await.unwrap();
+        let known = ledger.iter().find(|entry| entry.release.id == "2").unwrap();
+        assert_eq!(
+            (known.standing, known.why.as_str()),
+            (Standing::Failed, "blamed: 500s"),
+            "taken over: {taken_over}"
+        );
+    }
+}
+
 /// An order may call releases what people call them.
 #[tokio::test(start_paused = true)]
 async fn releases_go_by_their_labels() {

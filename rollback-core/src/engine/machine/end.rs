@@ -4,7 +4,7 @@
 
 use super::State;
 use crate::{
-    Entry, EventKind, Fault, LedgerEntry, Outcome, Settled, Standing,
+    Entry, EventKind, Fault, LedgerEntry, Outcome, Release, Settled, Standing,
     engine::{bug::Bug, judge},
 };
 
@@ -15,16 +15,18 @@ impl State {
         }
         if let Some(goal) = &self.fold.goal {
             let (left, wanted) = (goal.leaves(), goal.wanted.clone());
-            let run = self.intent.as_ref().map(|i| i.run.clone());
-            let mark = |release: crate::Release, standing, why: String, at| {
-                let mut entry = LedgerEntry::new(release, standing, at, why);
-                entry.run.clone_from(&run);
-                Entry::Marked(Box::new(entry))
-            };
-            let blamed = self.intent.as_ref().map(|i| i.why.clone()).unwrap_or_default();
-            let at = self.wall;
-            let failed = |left| mark(left, Standing::Failed, format!("blamed: {blamed}"), at);
-            let marks = match &outcome {
+            let mark = |release, standing, why| self.mark(release, standing, why);
+            // With the first write it was blamed already.
+            let blames = !self.fold.wrote
+                && match &outcome {
+                    Outcome::Recovered | Outcome::NotRecovered { .. } => true,
+                    Outcome::Stuck { .. } => self.may_have_touched(),
+                    // Somebody came between; the blame stands all the same. Who took the lock over goes on with it.
+                    Outcome::Superseded { .. } => !self.unjournalled,
+                    _ => false,
+                };
+            let mut marks: Vec<Entry> = blames.then(|| self.blames(left)).into_iter().collect();
+            marks.extend(match &outcome {
                 Outcome::Recovered => {
                     let (standing, why) = if self.earns_verified() {
                         (Standing::Verified, self.verified_by())
@@ -34,29 +36,23 @@ impl State {
                     match &self.fold.other {
                         // What a later rung set has helped, not what was chosen.
                         Some(other) => vec![
-                            failed(left),
-                            mark(wanted, Standing::Seen, format!("rolled back to, and left for {other}"), at),
-                            mark(crate::Release::new(other), standing, why, at),
+                            mark(wanted, Standing::Seen, format!("rolled back to, and left for {other}")),
+                            mark(Release::new(other), standing, why),
                         ],
-                        None => vec![failed(left), mark(wanted, standing, why, at)],
+                        None => vec![mark(wanted, standing, why)],
                     }
                 }
                 Outcome::NotRecovered { why } => {
-                    vec![
-                        failed(left),
-                        mark(wanted, Standing::Seen, format!("rolled back to, and not recovered: {why}"), at),
-                    ]
+                    vec![mark(wanted, Standing::Seen, format!("rolled back to, and not recovered: {why}"))]
                 }
                 Outcome::Stuck { .. } if self.may_have_touched() => {
                     // That something else kept it from being reached says nothing against it.
                     let blameless = !goal.unverified && !self.fold.ill && !self.never_settles();
                     let standing = if blameless { Standing::Verified } else { Standing::Seen };
-                    vec![failed(left), mark(wanted, standing, "a rollback to it got stuck".to_owned(), at)]
+                    vec![mark(wanted, standing, "a rollback to it got stuck".to_owned())]
                 }
-                // Somebody came between; the blame stands all the same. Who took the lock over goes on with it, and marks it.
-                Outcome::Superseded { .. } if !self.unjournalled => vec![failed(left)],
                 _ => vec![],
-            };
+            });
             for entry in marks {
                 self.put(entry);
             }
@@ -66,6 +62,18 @@ impl State {
         (self.scratch.seen, self.scratch.identity) = (None, None);
         (self.scratch.last_sample, self.scratch.last_says) = (vec![], String::new());
         (self.fold.begun, self.fold.identity) = (vec![], None);
+    }
+
+    /// What is now known of a release.
+    fn mark(&self, release: Release, standing: Standing, why: String) -> Entry {
+        let mut entry = LedgerEntry::new(release, standing, self.wall, why);
+        entry.run = self.intent.as_ref().map(|i| i.run.clone());
+        Entry::Marked(Box::new(entry))
+    }
+    /// The release that is left is bad: so says whoever ordered it.
+    pub(super) fn blames(&self, left: Release) -> Entry {
+        let why = self.intent.as_ref().map(|i| i.why.as_str()).unwrap_or_default();
+        self.mark(left, Standing::Failed, format!("blamed: {why}"))
     }
 
     /// Some part was told what it will not come to run.

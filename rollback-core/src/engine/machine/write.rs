@@ -50,6 +50,13 @@ impl State {
         }
         let Some(approved) = self.fold.prepared.as_ref().and_then(|p| p.get(at.step)) else { return };
         let approved = approved.digest();
+        // However this run ends, and whoever ends it: with the first write the blame stands.
+        if !self.fold.wrote
+            && let Some(goal) = self.fold.goal.clone()
+        {
+            let blames = self.blames(goal.leaves());
+            self.put(blames);
+        }
         let entry = Entry::Doing { at, approved };
         if self.has(Bug::SkipIntent) && !self.unjournalled {
             let line = Line::new(self.seq, 0, self.wall, self.elapsed, self.acted, entry);

@@ -248,7 +248,9 @@ impl DirectorySync {
         Ok(None)
     }
     fn past(&self, limit: usize) -> Result<Vec<Release>> {
-        Ok(Records::load(&self.own)?.history(own::names(&self.releases)?, limit))
+        // A marker that cannot be read keeps nobody from what there is to go back to.
+        let live = Marker::load(&self.own).ok().and_then(|(marker, _)| marker.release);
+        Ok(Records::load(&self.own)?.history(own::names(&self.releases)?, live.as_ref(), limit))
     }
 
     /// What really is in the tree.

@@ -45,10 +45,10 @@ impl Records {
     pub(in crate::local) fn iter(&self) -> impl Iterator<Item = &Recorded> {
         self.0.iter()
     }
-    /// Records. A release that is known and unchanged keeps its place, unless it was deployed anew.
+    /// Records. The newest one, unchanged, keeps its time, unless it was deployed anew; any other was deployed again.
     pub(in crate::local) fn record(&mut self, mut new: Recorded, deployed: bool) {
-        match self.0.iter_mut().find(|r| r.id == new.id) {
-            Some(known) if known.digest == new.digest && !deployed => {
+        match self.0.first_mut() {
+            Some(known) if known.id == new.id && known.digest == new.digest && !deployed => {
                 known.label = new.label;
                 return;
             }
@@ -70,17 +70,32 @@ impl Records {
             keep
         });
     }
-    /// Those that were recorded in the order of their deploys, the others where the time of their directory puts them.
-    pub(in crate::local) fn history(&self, names: Vec<(ReleaseId, Option<SystemTime>)>, limit: usize) -> Vec<Release> {
+    /// Those that were recorded in the order of their deploys, the others where the time of their directory puts them: older
+    /// than the first record, they may have been deployed before; later, they would have been recorded. What is live was
+    /// deployed, and comes first where it is gone and was never recorded.
+    pub(in crate::local) fn history(
+        &self,
+        names: Vec<(ReleaseId, Option<SystemTime>)>,
+        live: Option<&ReleaseId>,
+        limit: usize,
+    ) -> Vec<Release> {
+        let first = self.iter().map(|recorded| recorded.at).min();
         let there = |recorded: &Recorded| names.iter().any(|(id, _)| *id == recorded.id);
         let known = |r: &Recorded| if there(r) { r.release() } else { r.release().unavailable() };
         let mut all: Vec<Release> = self.iter().map(known).collect();
         all.extend(names.into_iter().filter(|(id, _)| self.get(id).is_none()).map(|(id, changed)| {
             let made = changed.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
             let made = made.map(|at| Timestamp(u64::try_from(at.as_millis()).unwrap_or(u64::MAX)));
-            Release { made_at: made, ..Release::new(id) }
+            let undeployed = live != Some(&id) && first.is_some_and(|first| made.is_none_or(|made| made > first));
+            Release { made_at: made, undeployed, ..Release::new(id) }
         }));
-        all.sort_by(|a, b| b.made_at.cmp(&a.made_at).then_with(|| b.id.cmp(&a.id)));
+        all.sort_by(|a, b| {
+            let newest = b.made_at.cmp(&a.made_at).then_with(|| b.id.cmp(&a.id));
+            a.undeployed.cmp(&b.undeployed).then(newest)
+        });
+        if let Some(gone) = live.filter(|live| all.iter().all(|release| release.id != **live)) {
+            all.insert(0, Release::new(gone).unavailable());
+        }
         all.truncate(limit);
         all
     }
@@ -88,7 +103,10 @@ impl Records {
     pub(in crate::local) fn edited(&self, id: &ReleaseId, path: &Path, severity: Severity) -> Result<Option<Finding>> {
         let note = |code: &str, text: String| Some(Finding::new(Severity::Note, code, text));
         let Some(recorded) = self.get(id) else {
-            let text = format!("{id} was never recorded, so nobody can tell whether it was edited");
+            let text = format!(
+                "{id} was never recorded, so nobody can tell whether it was edited; where it stands in the order of deploys is \
+                 told by the time of its directory alone"
+            );
             return Ok(note("unrecorded", text));
         };
         Ok(match super::tree::digest(path, Some(Instant::now() + DIGEST_WITHIN))? {

@@ -483,7 +483,8 @@ fn record(layout: &Layout, recorded: Recorded, deployed: bool) -> Result<Release
 }
 
 fn history(layout: &Layout, limit: usize) -> Result<Vec<Release>> {
-    Ok(Records::load(&layout.own_dir())?.history(own::names(&layout.releases())?, limit))
+    let live = layout.link()?;
+    Ok(Records::load(&layout.own_dir())?.history(own::names(&layout.releases())?, live.at(), limit))
 }
 
 fn prepare(layout: &Layout, change: &Change, wanted: &ReleaseId, edited: Severity) -> Result<Prepared> {

@@ -331,6 +331,48 @@ async fn history_is_newest_first_and_an_edit_is_found() {
     assert_eq!(history.iter().map(|r| r.available).collect::<Vec<_>>(), [true, true, false]);
 }
 
+/// What lies there unrecorded, and came after the first record, was never deployed: it may be named.
+#[tokio::test]
+async fn what_was_staged_is_not_gone_back_to_and_what_is_live_was_deployed() {
+    let place = Place::new();
+    let target = place.logging("");
+    target.deploy("2").await.unwrap();
+    target.deploy("3").await.unwrap();
+    fs::create_dir(place.path("releases/4-rc")).unwrap();
+    let later = std::time::SystemTime::now() + crate::hours(1);
+    fs::File::open(place.path("releases/4-rc")).unwrap().set_modified(later).unwrap();
+    let seen = async || {
+        let history = target.history(10).await.unwrap();
+        history.into_iter().map(|r| (r.id.to_string(), r.undeployed, r.available)).collect::<Vec<_>>()
+    };
+    let deployed = |id: &str| (id.to_owned(), false, true);
+    let staged = ("4-rc".to_owned(), true, true);
+    assert_eq!(seen().await, [deployed("3"), deployed("2"), deployed("1"), staged]);
+    // Recorded again after another one, it was deployed again.
+    target.deploy("2").await.unwrap();
+    assert_eq!(seen().await[0], deployed("2"));
+    let link = |to: &str| {
+        fs::remove_file(place.path("current")).unwrap();
+        symlink(to, place.path("current")).unwrap();
+    };
+    link("releases/4-rc");
+    assert_eq!(seen().await[0], deployed("4-rc"));
+    // What was told last and is gone is what is to be left, and comes before what there is to go back to.
+    link("releases/5");
+    assert_eq!(seen().await[..2], [("5".to_owned(), false, false), deployed("2")]);
+}
+
+/// Somebody takes the bad release away in the middle of the night: there is a way back all the same.
+#[tokio::test]
+async fn a_link_to_nowhere_is_rolled_back() {
+    let place = Place::new();
+    fs::remove_file(place.path("current")).unwrap();
+    symlink("releases/3", place.path("current")).unwrap();
+    fs::remove_dir_all(place.path("releases/3")).unwrap();
+    let report = crate::Rollback::of(place.logging("")).break_glass("all of it is down").await;
+    assert_eq!((report.outcome(), place.link().as_str()), (&crate::Outcome::Recovered, "releases/2"), "{report}");
+}
+
 #[tokio::test]
 async fn the_diff_counts_and_the_hook_is_looked_for() {
     let place = Place::new();

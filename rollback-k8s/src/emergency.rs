@@ -91,6 +91,9 @@ impl Emergency for Deployment {
 /// | [`Restart`](EmergencyRung::Restart) | to no replicas, and back to as many as there were | `Deployment`, `BlueGreenService`, `CanaryPair` | nothing |
 /// | [`FailOver`](EmergencyRung::FailOver) | a command of yours | what [`WithVerb`](rollback_core::wrap::WithVerb) wraps | nothing |
 ///
+/// A StatefulSet is not restarted: under `OrderedReady` its controller does not scale down past a second broken pod, and where
+/// `persistentVolumeClaimRetentionPolicy.whenScaled` is `Delete` its data would go. A DaemonSet has no replicas to take away.
+///
 /// A rung that this target has no way for is left out, and the plan says why. The next one begins when a rung settled
 /// without helping (a verifier's window is over), when it will not settle (a pod that cannot start says so at once), or when
 /// its time is over. It is a [`Ladder`] of the core, so all else holds: journalled, resumable, shown before.

@@ -419,12 +419,21 @@ pub(crate) fn merged(histories: Vec<Vec<Release>>, limit: usize) -> Vec<Release>
 /// Sides differ in their labels, so the same software on two of them is two releases: going from one to the other is no way
 /// back. Of what sides are told to run, only the newest of each kind is left to choose.
 pub(crate) fn without_copies(sides: &[Side], history: Vec<Release>, told: &[ReleaseId]) -> Vec<Release> {
-    let templates = sides.iter().flat_map(|side| side.deployment.templates()).collect();
-    copies_gone(history, &templates, told)
+    copies_gone(history, &templates(sides), told)
+}
+
+/// The template of each release of any side that was seen.
+pub(crate) fn templates(sides: &[Side]) -> BTreeMap<ReleaseId, Value> {
+    sides.iter().flat_map(|side| side.deployment.templates()).collect()
+}
+
+/// What a template runs, whatever labels it has.
+pub(crate) fn software(template: &Value) -> Option<&Value> {
+    template.get("spec")
 }
 
 fn copies_gone(mut history: Vec<Release>, templates: &BTreeMap<ReleaseId, Value>, told: &[ReleaseId]) -> Vec<Release> {
-    let software = |id: &ReleaseId| templates.get(id).and_then(|template| template.get("spec"));
+    let software = |id: &ReleaseId| templates.get(id).and_then(software);
     let mut kept: Vec<(&Value, ReleaseId)> = vec![];
     for id in history.iter().map(|release| &release.id).filter(|id| told.contains(id)) {
         if let Some(runs) = software(id).filter(|runs| kept.iter().all(|(other, _)| other != runs)) {

@@ -8,6 +8,7 @@ mod observe;
 mod prepare;
 mod route;
 mod split;
+mod strategy;
 
 pub use split::Destination;
 
@@ -23,13 +24,14 @@ use crate::{
 use async_trait::async_trait;
 use rollback_core::{
     Applied, Approved, Capabilities, Change, ChangeKind, Error, EvidenceSource, Fencing, Kind, Look, Observation,
-    OnUnknown, Pacing, PartId, PartMap, Parts, Prepared, Release, Result, Stored, Target, TargetId, Token, Weights,
-    Work,
+    OnUnknown, Pacing, PartId, PartMap, Parts, Prepared, Release, Result, Stored, Strategy, Target, TargetId, Token,
+    Weights, Work,
 };
 use route::{Route, Seen};
 use serde::{Deserialize, Serialize};
 use split::{End, Form};
 use std::sync::Arc;
+use strategy::CopiesToo;
 
 /// A stable Deployment and its canary: the parts have the names that the caller gives them. Cheap to clone.
 ///
@@ -63,8 +65,9 @@ use std::sync::Arc;
 ///
 /// A release is a pod template by its content, labels included, so it belongs to the side that ran it: history is that of
 /// both sides together. What is the same but for labels as what a side is told to run, the canary's copy of a release that was
-/// promoted, is shown as not available: to go there would be no way back. A canary that still runs such a copy keeps it:
-/// scale it to 0.
+/// promoted, is shown as not available: to go there would be no way back. Where no strategy is named, a canary that serves a
+/// copy of the suspect is left as well, once the stable side is back: by replicas to none, by weights without traffic. A
+/// strategy that is named leaves it as it is; scale it to 0 then.
 ///
 /// # Permissions
 /// ```yaml
@@ -276,6 +279,9 @@ impl Target for CanaryPair {
     }
     async fn apply(&self, approved: &Approved, token: Token, work: &Work) -> Result<Applied> {
         self.carry_out(approved, &token.read()?, work).await.map_err(|e| e.with_target(&self.id))
+    }
+    fn strategy(&self) -> Option<Arc<dyn Strategy>> {
+        Some(Arc::new(CopiesToo { sides: self.sides.clone() }))
     }
     fn evidence(&self) -> Option<Arc<dyn EvidenceSource>> {
         let saved = Saved::of(&self.cluster, &self.id, &self.namespace);

@@ -465,3 +465,27 @@ async fn breaking_the_glass_after_a_promotion_sets_the_stable_side_back() {
     let _ = broken(&target, Glass::Bare).await;
     assert_eq!((image(&namespace, STABLE).await.as_str(), replicas(&namespace, CANARY).await), ("v1", 0));
 }
+
+/// The canary was not scaled down after the promotion: it serves what is left, under other labels.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Kubernetes bed"]
+async fn a_canary_that_serves_its_copy_of_a_promoted_release_is_left_too() {
+    for (by, about) in [(By::Replicas, "copy-replicas"), (By::VirtualService, "copy-istio")] {
+        let (namespace, target) = found(about, by, 2, 1, 50).await;
+        tokio::time::sleep(Duration::from_millis(1100)).await; // what is newer is told by seconds
+        deploy(&namespace, STABLE, "v2").await;
+        until(&target, "v2 is promoted", |seen| {
+            seen.parts["stable"].running == Running::Release(id(APP, "stable", "v2"))
+                && seen.parts["canary"].running == Running::Release(id(APP, "canary", "v2"))
+                && seen.parts.values().all(|part| part.settled == Settled::Yes)
+        })
+        .await;
+        let report = rollback(target).run().await.unwrap();
+        assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+        assert_eq!((image(&namespace, STABLE).await.as_str(), replicas(&namespace, STABLE).await), ("v1", 3));
+        match by {
+            By::Replicas => assert_eq!(replicas(&namespace, CANARY).await, 0),
+            _ => assert_eq!(weights(&route(&namespace, "VirtualService").await), (100, 0)),
+        }
+    }
+}

@@ -114,14 +114,19 @@ impl fmt::Display for Release {
 pub(crate) struct Called(Vec<(ReleaseId, String)>);
 
 impl Called {
-    /// Those of a choice. Two that are called alike keep their ids.
+    /// Those of a choice.
     pub(crate) fn of(chosen: &Chosen) -> Self {
+        Self::each(chosen.left.as_deref().into_iter().chain([&chosen.wanted]))
+    }
+    /// Those of these, each of which is there once. What several are called is no name: they keep their ids.
+    pub(crate) fn each<'a>(releases: impl IntoIterator<Item = &'a Release>) -> Self {
         /// A shorter id may be a word like any other.
         const TELLING: usize = 8;
-        let (left, wanted) = (chosen.left.as_deref(), &chosen.wanted);
-        let alike = left.is_some_and(|left| left.label == wanted.label);
-        let both = left.into_iter().chain([wanted]).filter(|_| !alike);
-        let named = both.filter(|release| release.id.as_str().len() >= TELLING && !release.label.is_empty());
+        let all: Vec<&Release> = releases.into_iter().collect();
+        let alike = |name: &str| all.iter().filter(|release| release.label == name).count() > 1;
+        let named = all.iter().filter(|release| {
+            release.id.as_str().len() >= TELLING && !release.label.is_empty() && !alike(&release.label)
+        });
         Self(named.map(|release| (release.id.clone(), release.label.clone())).collect())
     }
     /// With names in place of ids; where an id stands in brackets, its name is before it.

@@ -4,7 +4,7 @@
 
 use crate::{
     Error, Fault, Journal, Kind, Landing, LedgerEntry, Look, Observation, PartId, PartState, Result, RunQuery,
-    RunSummary, Settled, Standing, Target, TargetId, Timestamp, Weight, journal::HeldFreeze,
+    RunSummary, Settled, Standing, Target, TargetId, Timestamp, Weight, journal::HeldFreeze, release::Called,
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
@@ -109,6 +109,16 @@ fn kept<T>(read: Result<T>, lost: &mut Vec<Fault>) -> Option<T> {
 /// As people read it.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::new();
+        self.plain(&mut text)?;
+        // What the ledger knows a release by.
+        f.write_str(&Called::each(self.ledger.iter().map(|entry| &entry.release)).told(&text))
+    }
+}
+
+impl Status {
+    /// With ids, as they were read.
+    fn plain(&self, f: &mut impl fmt::Write) -> fmt::Result {
         write!(f, "{} at {}", self.target, self.at)?;
         for fault in &self.lost {
             write!(f, "\n  NOT KNOWN: {fault}")?;
@@ -146,7 +156,7 @@ impl fmt::Display for Status {
                 Standing::Failed => "failed",
                 Standing::Seen => "seen",
             };
-            write!(f, "\n  release {}: {standing} {at}, {why}", release.label)?;
+            write!(f, "\n  release {release}: {standing} {at}, {why}")?;
         }
         if let Some(run) = &self.unfinished {
             let driver = run.driven_by.as_deref();

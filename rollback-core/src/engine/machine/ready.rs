@@ -77,7 +77,7 @@ impl State {
             && let Some(goal) = &self.fold.goal
         {
             let why = policy.known_bad.as_deref().unwrap_or_default();
-            of.push(format!("goes to {}, which is known bad: {why}", goal.wanted.id));
+            of.push(format!("goes to {}, which is known bad: {why}", goal.wanted));
         }
         of
     }
@@ -90,7 +90,7 @@ impl State {
         }
         // Whoever is asked must see what for.
         if let Some(goal) = &self.fold.goal {
-            of.push(format!("leaves {} for {}, because: {}", goal.suspect, goal.wanted.id, intent.why));
+            of.push(format!("leaves {} for {}, because: {}", goal.leaves(), goal.wanted, intent.why));
         }
         of.extend(prepared.iter().flat_map(|approved| &approved.diff).map(ToString::to_string));
         let all: Vec<String> = prepared.iter().map(|a| a.digest().to_string()).collect();

@@ -17,11 +17,19 @@ use kube::{
     Api, Client, Config,
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions},
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
+    core::ObjectMeta,
 };
 use rollback_core::{Error, Kind, Result, Timestamp};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::{collections::HashMap, fmt, fmt::Debug, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    fmt::Debug,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Who writes, in `managedFields`.
@@ -383,7 +391,8 @@ impl Cluster {
     ) -> Result<DynamicObject> {
         match self.get(operation, kind, namespace, name).await {
             Err(e) if e.kind() == Kind::NotFound => {
-                let instead = self.instead(kind, namespace, name).await.unwrap_or_default();
+                let missing = Missing { kind, called: kind.kind, namespace, name, selector: "", label: None };
+                let instead = self.instead(missing).await.unwrap_or_default();
                 let message = format!("{}{instead}", e.message());
                 Err(e.with_message(message))
             }
@@ -392,15 +401,21 @@ impl Cluster {
     }
     /// What there is in place of an object that is not there: nobody waits long for it, and what may not be looked at is left
     /// out.
-    async fn instead(&self, kind: ObjectKind, namespace: &str, name: &str) -> Option<String> {
+    pub(crate) async fn instead(&self, missing: Missing<'_>) -> Option<String> {
         const AT_MOST: Duration = Duration::from_secs(2);
-        let list = async |api: Api<DynamicObject>, kind, of| {
+        let Missing { kind, called, namespace, name, selector, label } = missing;
+        let list = async |api: Api<DynamicObject>, kind, of, selector: &str, label: Option<&str>| {
             let request = Request { operation: "look what there is", verb: "list", kind, namespace: of, name: "" };
-            let params = ListParams::default().limit(PAGE);
+            let params = ListParams::default().limit(PAGE).labels(selector);
             let page = self.ask(AT_MOST, &request, api.list_metadata(&params)).await.ok()?;
-            Some(page.items.into_iter().filter_map(|object| object.metadata.name).collect::<Vec<String>>())
+            let called = |object: ObjectMeta| match label {
+                Some(label) => object.labels?.remove(label),
+                None => object.name,
+            };
+            let names: BTreeSet<String> = page.items.into_iter().filter_map(|object| called(object.metadata)).collect();
+            Some(names.into_iter().collect::<Vec<String>>())
         };
-        let there = list(self.dynamic(kind, namespace), kind, Some(namespace)).await;
+        let there = list(self.dynamic(kind, namespace), kind, Some(namespace), selector, label).await;
         if let Some(there) = there.as_ref().filter(|there| !there.is_empty()) {
             return Some(format!(". There are: {}", nearest(there, name)));
         }
@@ -409,11 +424,11 @@ impl Cluster {
         let request = Request { operation, verb, kind: NAMESPACE, namespace: None, name: namespace };
         match self.ask(AT_MOST, &request, all.get_metadata(namespace)).await {
             Err(e) if e.kind() == Kind::NotFound => {
-                let others = list(all, NAMESPACE, None).await.filter(|others| !others.is_empty());
+                let others = list(all, NAMESPACE, None, "", None).await.filter(|others| !others.is_empty());
                 let others = others.map(|others| format!(". There are: {}", nearest(&others, namespace)));
                 Some(format!(": there is no such namespace{}", others.unwrap_or_default()))
             }
-            _ => there.map(|_| format!(", and no other {} either", kind.kind)),
+            _ => there.map(|_| format!(", and no other {called} either")),
         }
     }
     /// All objects that a selector finds, page by page, with every field that the server knows.
@@ -501,6 +516,19 @@ impl Cluster {
         }
         self.ask(time, &request, api.patch(name, &params, &patch)).await
     }
+}
+
+/// What is not there, as [`Cluster::instead`] takes it.
+pub(crate) struct Missing<'a> {
+    pub(crate) kind: ObjectKind,
+    /// As people call it.
+    pub(crate) called: &'a str,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    /// Of objects that may have been meant.
+    pub(crate) selector: &'a str,
+    /// The label that has their name, where that is not their own.
+    pub(crate) label: Option<&'a str>,
 }
 
 /// A patch, as [`Cluster::patch`] takes it.

@@ -76,10 +76,12 @@ impl Request<'_> {
             kube::Error::BuildRequest(e) => self.error(Kind::Invalid).with_source(e).without_effect(),
             other => {
                 let refused = never_sent(&other);
-                let error = self
-                    .error(Kind::Unavailable)
-                    .with_message(format!("{SERVER} could not be reached"))
-                    .with_source(other);
+                let error = self.error(Kind::Unavailable).with_message(format!("{SERVER} could not be reached"));
+                let error = match other {
+                    // Its own word says nothing besides.
+                    kube::Error::Service(cause) => error.with_source(cause),
+                    other => error.with_source(other),
+                };
                 if refused { error.without_effect() } else { error }
             }
         }

@@ -9,7 +9,7 @@ mod prepare;
 mod record;
 mod workload;
 
-use crate::{Cluster, evidence::Saved, kinds::SECRET};
+use crate::{Cluster, connect::Missing, evidence::Saved, kinds::SECRET};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Secret;
 use record::Revision;
@@ -238,7 +238,12 @@ impl HelmRelease {
         self.known.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| there.contains(key));
         all.sort_by_key(|revision| std::cmp::Reverse(revision.number));
         if all.is_empty() {
-            let text = format!("there is no release {} of Helm in namespace {}", self.name, self.namespace);
+            const CALLED: &str = "release of Helm";
+            let Self { namespace, name, .. } = self;
+            let (selector, label) = ("owner=helm", Some("name"));
+            let missing = Missing { kind: SECRET, called: CALLED, namespace, name, selector, label };
+            let instead = self.cluster.instead(missing).await.unwrap_or_default();
+            let text = format!("there is no {CALLED} {name} in namespace {namespace}{instead}");
             return Err(Error::new(Kind::NotFound, "read the release").with_message(text).without_effect());
         }
         Ok(all)

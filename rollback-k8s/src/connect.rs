@@ -180,7 +180,9 @@ impl fmt::Display for ClusterIdentity {
 /// ```yaml
 /// rules: [{apiGroups: [""], resources: ["namespaces"], resourceNames: ["kube-system"], verbs: ["get"]}]
 /// ```
-/// Without it the server's address identifies the cluster; that is an error where a uid was stated, and with
+/// Without it the server's address identifies the cluster, and every report warns of that (the finding `identity`): another
+/// cluster behind the same address goes unnoticed, and who reaches this one by another address shares neither lock nor ledger,
+/// unless both [name](ClusterOptions::named) it alike. It is an error where a uid was stated, and with
 /// [`Cluster::from_client`], which knows no address.
 #[derive(Clone)]
 pub struct Cluster {

@@ -51,6 +51,10 @@ impl Request<'_> {
     fn object(&self) -> String {
         self.called(self.kind.kind)
     }
+    /// Where no object was named, it is the resource itself that this server does not have.
+    fn missing(&self) -> String {
+        if self.name.is_empty() { self.what() } else { self.object() }
+    }
     fn called(&self, kind: &str) -> String {
         let place = self.namespace.map(|namespace| format!(" in namespace {namespace}")).unwrap_or_default();
         let name = if self.name.is_empty() { String::new() } else { format!(" {}", self.name) };
@@ -99,7 +103,7 @@ impl Request<'_> {
                 .with_transient(true)
                 .without_effect(),
             403 => self.error(Kind::Denied).with_message(self.denied(status, &message)).without_effect(),
-            404 => self.error(Kind::NotFound).with_message(format!("there is no {}", self.object())).without_effect(),
+            404 => self.error(Kind::NotFound).with_message(format!("there is no {}", self.missing())).without_effect(),
             409 => self.error(Kind::Conflict).with_message(message).without_effect(),
             410 => self.error(Kind::Unavailable).with_message(format!("{message}: list again")).without_effect(),
             422 => self.unprocessable(status),
@@ -220,6 +224,17 @@ mod tests {
             assert_eq!((e.kind(), e.effect()), (Kind::Invalid, Effect::None));
             assert!(!format!("{e:?}").contains("hunter2"), "{e:?}");
         }
+    }
+
+    #[test]
+    fn an_object_that_is_missing_is_told_from_a_resource_that_is() {
+        let gone = |request: Request<'_>| {
+            let status = serde_json::from_value(json!({"code": 404, "message": "m"})).unwrap();
+            request.failed(kube::Error::Api(Box::new(status))).message().to_owned()
+        };
+        assert_eq!(gone(request("get")), "there is no Deployment checkout in namespace shop");
+        let listed = Request { name: "", ..request("list") };
+        assert_eq!(gone(listed), "there is no deployments.apps in namespace shop");
     }
 
     #[test]

@@ -87,7 +87,11 @@
 //! immutable ConfigMaps labelled `rollback.dev/archive`.
 //!
 //! # Permissions
-//! Each target names the rules it needs, [above](#evidence) stands what evidence needs; besides, [`Cluster`] reads the namespace `kube-system` by name.
+//! Each target names the rules it needs, [above](#evidence) stands what evidence needs; besides, [`Cluster`] reads
+//! the namespace `kube-system` by name, by which it knows one cluster from another; where it may not, each report warns:
+//! ```yaml
+//! rules: [{apiGroups: [""], resources: ["namespaces"], resourceNames: ["kube-system"], verbs: ["get"]}]  # a ClusterRole
+//! ```
 
 mod applied;
 mod argo_rollout;

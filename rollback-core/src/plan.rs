@@ -159,7 +159,8 @@ impl Plan {
             rungs: vec![rung],
             left_out: vec![],
             page: format!(
-                "{} was to be taken from {} to {}: look at each part's state in the report; the same order again goes on",
+                "{} was to be taken from {} to {}: mend what the first line names, and the same order goes on; as long as that \
+                 stands in the way it ends in the same way, so otherwise name another release to go to",
                 situation.target, situation.suspect, situation.wanted.id
             ),
         }

@@ -11,6 +11,8 @@ use std::{collections::BTreeMap, fmt};
 pub enum Severity {
     /// Good to know.
     Note,
+    /// A person has to do it once the change is made: the report has it among what is still to do.
+    ToDo,
     /// Somebody should look.
     Warning,
     /// The change must not be made.
@@ -38,7 +40,10 @@ impl Finding {
 /// `Warning: the tag is mutable`.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", self.severity, self.text)
+        match self.severity {
+            Severity::ToDo => write!(f, "To do afterwards: {}", self.text),
+            severity => write!(f, "{severity:?}: {}", self.text),
+        }
     }
 }
 
@@ -60,10 +65,14 @@ impl DiffLine {
     }
 }
 
-/// `image: shop:2 → shop:1`.
+/// `image: shop:2 → shop:1`; without a side to begin with `order: start first`.
 impl fmt::Display for DiffLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "nothing".into());
+        // Where there is nothing to compare with, it is said as it will be.
+        if self.from.as_deref() == Some("") {
+            return write!(f, "{}: {}", self.what, side(&self.to));
+        }
         write!(f, "{}: {} → {}", self.what, side(&self.from), side(&self.to))
     }
 }
@@ -222,6 +231,9 @@ pub struct Applied {
     pub handle: Option<Handle>,
     /// The object is another one now: a restored database.
     pub new_identity: Option<Identity>,
+    /// What happened meanwhile that was not of its doing, or did not come about, for the report's timeline.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl Applied {
@@ -235,11 +247,16 @@ impl Applied {
     }
     /// So far.
     pub fn new(extent: Extent) -> Self {
-        Self { extent, handle: None, new_identity: None }
+        Self { extent, handle: None, new_identity: None, notes: vec![] }
     }
     /// What the platform calls it.
     pub fn with_handle(mut self, handle: Payload) -> Self {
         self.handle = Some(Handle(handle));
+        self
+    }
+    /// What happened meanwhile.
+    pub fn with_notes(mut self, notes: impl IntoIterator<Item = String>) -> Self {
+        self.notes.extend(notes);
         self
     }
     /// The object is another one now.

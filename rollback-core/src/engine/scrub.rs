@@ -103,6 +103,7 @@ fn approved(approved: &mut Approved) {
 }
 
 fn applied(applied: &mut Applied) {
+    applied.notes.iter_mut().for_each(text);
     match &mut applied.extent {
         Extent::Done | Extent::Submitted => {}
         Extent::NotStarted { why } => text(why),

@@ -194,12 +194,15 @@ impl Seen {
                 self.tenths = 0;
                 format!("{} ...", self.step(*at))
             }
-            Entry::Did { at, applied } => match &applied.extent {
-                Extent::Done => format!("{}: written", self.step(*at)),
-                Extent::Submitted => format!("{}: accepted, the platform carries it out", self.step(*at)),
-                Extent::Partial { done, of, .. } => format!("{}: {done} of {of}", self.step(*at)),
-                Extent::NotStarted { why } => format!("!! {}: not started: {why}", self.step(*at)),
-            },
+            Entry::Did { at, applied } => {
+                let how = match &applied.extent {
+                    Extent::Done => format!("{}: written", self.step(*at)),
+                    Extent::Submitted => format!("{}: accepted, the platform carries it out", self.step(*at)),
+                    Extent::Partial { done, of, .. } => format!("{}: {done} of {of}", self.step(*at)),
+                    Extent::NotStarted { why } => format!("!! {}: not started: {why}", self.step(*at)),
+                };
+                applied.notes.iter().fold(how, |how, note| format!("{how}\n  {note}"))
+            }
             Entry::Unclear { at, fault } => format!("!! {}: {fault}; looking whether it happened", self.step(*at)),
             Entry::NotDone { at, fault } => format!("{}: not done: {fault}", self.step(*at)),
             Entry::AlreadySo { at } => format!("{}: already so", self.step(*at)),
@@ -313,7 +316,7 @@ mod tests {
 00:01  plan dir:/srv/shop: 2 → 1
          rung 1: direct (at least 0% of the capacity serves)
            1.1 all to 1
-         last: dir:/srv/shop was to be taken from 2 to 1: look at each part's state in the report; the same order again goes on
+         last: dir:/srv/shop was to be taken from 2 to 1: mend what the first line names, and the same order goes on; as long as that stands in the way it ends in the same way, so otherwise name another release to go to
 00:01  !! LOST journal: disk full
 00:02  step 1.1 all to 1 ...
 00:02    10 of 100

@@ -8,7 +8,7 @@ mod text;
 
 use crate::{
     Artifact, Chosen, DiffLine, Entry, Error, Extent, Finding, Intent, Journal, Kind, Line, Outcome, Plan, Result,
-    RunId, TargetId, Timestamp,
+    RunId, Severity, TargetId, Timestamp,
     engine::{Detection, driver::Driven},
 };
 use serde::{Deserialize, Serialize};
@@ -239,6 +239,15 @@ impl Report {
             }
             Outcome::Refused { lift, .. } => todo.push(lift.clone()),
             Outcome::Stuck { human, .. } => todo.push(human.clone()),
+        }
+        // What the target knew of beforehand, once its change is made.
+        let is_made = |e: &Entry| match e {
+            Entry::Did { applied, .. } => matches!(applied.extent, Extent::Done | Extent::Submitted),
+            _ => false,
+        };
+        if self.entries().any(is_made) {
+            let findings = self.findings();
+            todo.extend(findings.iter().filter(|f| f.severity == Severity::ToDo).map(|f| f.text.clone()));
         }
         for (name, until) in self.frozen() {
             let until = until.map(|at| format!(", which lapses at {at}")).unwrap_or_default();

@@ -129,12 +129,15 @@ fn said(entry: &Entry, plan: Option<&Plan>) -> Option<String> {
         Entry::EvidenceKept(kept) if kept.is_empty() => return None,
         Entry::EvidenceKept(kept) => format!("{} of evidence kept", count(kept.len(), "piece")),
         Entry::Doing { at, .. } => format!("{} begins", step(at)),
-        Entry::Did { at, applied } => match &applied.extent {
-            Extent::Done => format!("{} is written", step(at)),
-            Extent::Submitted => format!("{} is under way", step(at)),
-            Extent::Partial { done, of, .. } => format!("{}: {done} of {of} done", step(at)),
-            Extent::NotStarted { why } => format!("{} was not done: {why}", step(at)),
-        },
+        Entry::Did { at, applied } => {
+            let how = match &applied.extent {
+                Extent::Done => format!("{} is written", step(at)),
+                Extent::Submitted => format!("{} is under way", step(at)),
+                Extent::Partial { done, of, .. } => format!("{}: {done} of {of} done", step(at)),
+                Extent::NotStarted { why } => format!("{} was not done: {why}", step(at)),
+            };
+            applied.notes.iter().fold(how, |how, note| format!("{how}; {note}"))
+        }
         Entry::Unclear { at, fault } => format!("{}: whether it happened is not known yet: {fault}", step(at)),
         Entry::NotDone { at, fault } => format!("{} was not done: {fault}", step(at)),
         Entry::AlreadySo { at } => format!("{} needs no write", step(at)),

@@ -42,12 +42,16 @@ pub(crate) struct Note {
     pub(crate) at: Timestamp,
     /// By which name a registry has it, with its digest. Without it, it is saved whole.
     pub(crate) pull: Option<String>,
+    /// What it was recorded as before.
+    #[serde(default)]
+    pub(crate) names: Vec<String>,
 }
 
 impl Note {
     pub(crate) fn release(&self) -> Release {
         let digest = self.pull.as_deref().and_then(|name| name.rsplit_once('@')).map(|(_, digest)| Digest::new(digest));
-        Release::new(self.image.as_str()).with_label(self.label.as_str()).with_made_at(self.at).with_artifacts(digest)
+        let release = Release::new(self.image.as_str()).with_label(self.label.as_str()).with_names(self.names.clone());
+        release.with_made_at(self.at).with_artifacts(digest)
     }
 }
 
@@ -99,17 +103,25 @@ impl Archive {
     ) -> Result<()> {
         fs::create_dir_all(&self.0).map_err(failed("make the archive of images"))?;
         let there = self.notes()?;
-        if there.iter().all(|note| note.image != image) {
-            let pull = image::find(engine, image).await?.and_then(|image| image::digest_name(&image));
-            if pull.is_none() {
-                self.save(engine, image).await?;
+        let note = match there.iter().find(|note| note.image == image) {
+            Some(known) => {
+                let mut note = Note { label: label.to_owned(), at: Timestamp::now(), ..known.clone() };
+                note.names.retain(|name| name != label);
+                if known.label != label {
+                    note.names.push(known.label.clone());
+                }
+                note
             }
-            let note = Note { image: image.to_owned(), label: label.to_owned(), at: Timestamp::now(), pull };
-            let bytes = serde_json::to_vec_pretty(&note)
-                .map_err(|e| Error::new(Kind::Unexpected, "note the image").with_source(e).without_effect())?;
-            let path = self.path(image, "json");
-            atomic_file::blocking(move || atomic_file::write(&path, &bytes)).await?;
-        }
+            None => {
+                let pull = image::find(engine, image).await?.and_then(|image| image::digest_name(&image));
+                if pull.is_none() {
+                    self.save(engine, image).await?;
+                }
+                let (image, label) = (image.to_owned(), label.to_owned());
+                Note { image, label, at: Timestamp::now(), pull, names: vec![] }
+            }
+        };
+        self.note(&note).await?;
         let (path, text) = (self.path(image, SETTINGS), given.to_text().unwrap_or_default());
         atomic_file::blocking(move || private(&path, text.as_bytes())).await?;
         for old in there.iter().filter(|note| note.image != image).skip(keep.saturating_sub(1)) {
@@ -118,6 +130,21 @@ impl Archive {
             atomic_file::remove(&self.path(&old.image, SETTINGS))?;
         }
         Ok(())
+    }
+
+    async fn note(&self, note: &Note) -> Result<()> {
+        let bytes = serde_json::to_vec_pretty(note)
+            .map_err(|e| Error::new(Kind::Unexpected, "note the image").with_source(e).without_effect())?;
+        let path = self.path(&note.image, "json");
+        atomic_file::blocking(move || atomic_file::write(&path, &bytes)).await
+    }
+
+    /// It was deployed again, by a rollback: of what is kept it is the newest, and the last that goes.
+    pub(crate) async fn deployed_again(&self, image: &str) -> Result<()> {
+        match self.notes()?.into_iter().find(|note| note.image == image) {
+            Some(note) => self.note(&Note { at: Timestamp::now(), ..note }).await,
+            None => Ok(()),
+        }
     }
 
     /// What the containers of an image were given, if that is kept.
@@ -195,7 +222,8 @@ mod tests {
         fs::create_dir_all(&archive.0).unwrap();
         let put = |at: u64, pull: Option<&str>| {
             let image = format!("sha256:{}", at.to_string().repeat(64));
-            let note = Note { image, label: "x".into(), at: Timestamp(at), pull: pull.map(str::to_owned) };
+            let pull = pull.map(str::to_owned);
+            let note = Note { image, label: "x".into(), at: Timestamp(at), pull, names: vec![] };
             fs::write(archive.path(&note.image, "json"), serde_json::to_vec(&note).unwrap()).unwrap();
             note
         };

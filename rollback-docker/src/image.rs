@@ -48,21 +48,31 @@ pub(crate) async fn list(engine: &Engine, filters: HashMap<String, Vec<String>>)
     engine.client().list_images(Some(options)).await.map_err(error::read("list the images"))
 }
 
-/// Everything on the engine that a target could go back to, newest first: what is pinned, as of its pin; other tags of the
-/// same repositories, images that Compose built for it and what runs, as of when the image was made.
+/// What runs, and since when.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Runs {
+    pub(crate) image: String,
+    pub(crate) since: Timestamp,
+    /// A rollback made its container. Then its pin says when it was deployed, once the rollback is through.
+    pub(crate) by_rollback: bool,
+}
+
+/// Everything on the engine that a target could go back to: first what was deployed, newest first, which is what is pinned and
+/// what runs; behind it other tags of the same repositories and images that Compose built for it, which nobody is known to have
+/// deployed, as of when the image was made.
 pub(crate) async fn releases(
     engine: &Engine,
     pins_at: &str,
     names: &[String],
     built_for: &[String],
-    running: &[String],
+    running: &[Runs],
 ) -> Result<Vec<Release>> {
     let mut found: BTreeMap<String, (Timestamp, Release)> = BTreeMap::new();
     let mut filters: Vec<HashMap<String, Vec<String>>> = vec![];
     let mut repositories: Vec<String> = names.iter().filter_map(|name| repository(name)).map(str::to_owned).collect();
     // A container that was started by the id of an image names no repository; its image has one all the same.
-    for id in running {
-        let tags = find(engine, id).await?.and_then(|image| image.repo_tags).unwrap_or_default();
+    for Runs { image, .. } in running {
+        let tags = find(engine, image).await?.and_then(|image| image.repo_tags).unwrap_or_default();
         repositories
             .extend(tags.iter().filter(|tag| !tag.starts_with(PINS)).filter_map(|t| repository(t)).map(str::to_owned));
     }
@@ -81,7 +91,7 @@ pub(crate) async fn releases(
         }
     }
     let pinned = pins::list(engine, pins_at).await?;
-    for id in running.iter().chain(pinned.iter().map(|pin| &pin.image)) {
+    for id in running.iter().map(|runs| &runs.image).chain(pinned.iter().map(|pin| &pin.image)) {
         if found.contains_key(id) {
             continue;
         }
@@ -95,26 +105,72 @@ pub(crate) async fn releases(
             // It runs, and was removed by force: there is no way back to it.
             None => (Timestamp(0), Release::new(of_image(id)).with_label(short(id)).unavailable()),
         };
-        found.insert(id.clone(), (made, made_of));
+        found.insert(id.clone(), (made, made_of.undeployed()));
     }
-    for pin in pinned {
+    for pin in &pinned {
         if let Some((at, release)) = found.get_mut(&pin.image) {
-            *at = pin.at;
-            if let Some(label) = pin.label {
-                release.label = label;
+            if pin.how.was_deployed() {
+                (*at, release.undeployed) = (pin.at, false);
+            }
+            for label in pin.labels.iter().rev() {
+                call(release, label);
             }
         }
     }
-    let mut all: Vec<_> = found.into_values().collect();
-    all.sort_by(|(a, x), (b, y)| (b, &y.id).cmp(&(a, &x.id)));
-    Ok(all.into_iter().map(|(at, release)| release.with_made_at(at)).collect())
+    // Whoever deployed what runs came after all others, whatever any clock says.
+    let last = pinned.iter().filter(|pin| pin.how.was_deployed()).map(|pin| pin.at).max();
+    for Runs { image, since, by_rollback } in running {
+        let Some((at, release)) = found.get_mut(image) else { continue };
+        let known = !release.undeployed;
+        release.undeployed = false;
+        *at = match last {
+            _ if *by_rollback => {
+                if known {
+                    *at
+                } else {
+                    *since
+                }
+            }
+            Some(last) if known && *at == last => last,
+            Some(last) => Timestamp(last.0 + 1).max(*since),
+            None => *since,
+        };
+    }
+    Ok(sorted(found.into_values().map(|(at, release)| release.with_made_at(at)).collect()))
+}
+
+/// What was deployed first, and newest first.
+pub(crate) fn sorted(mut all: Vec<Release>) -> Vec<Release> {
+    all.sort_by(|a, b| (a.undeployed, b.made_at, &b.id).cmp(&(b.undeployed, a.made_at, &a.id)));
+    all
+}
+
+/// Gives it another label. What it was called until then still leads to it, unless that was its id.
+pub(crate) fn call(release: &mut Release, label: &str) {
+    if release.label == label {
+        return;
+    }
+    let before = std::mem::replace(&mut release.label, label.to_owned());
+    release.names.retain(|name| name != label);
+    if before != release.id.short() && !release.names.contains(&before) {
+        release.names.push(before);
+    }
 }
 
 fn release(id: &str, tags: &[String], digests: &[String]) -> Release {
-    let tag = tags.iter().find(|tag| !tag.starts_with(PINS) && !tag.contains("<none>"));
-    let label = tag.cloned().unwrap_or_else(|| short(id).to_owned());
+    let mut tags = tags.iter().filter(|tag| !tag.starts_with(PINS) && !tag.contains("<none>"));
     let digests = digests.iter().filter_map(|d| d.rsplit_once('@')).map(|(_, digest)| Digest::new(digest));
-    Release::new(of_image(id)).with_label(label).with_artifacts(digests)
+    let mut release = Release::new(of_image(id)).with_label(short(id)).with_artifacts(digests).undeployed();
+    if let Some(tag) = tags.next() {
+        release.label.clone_from(tag);
+        // By the tag alone, too: there is mostly one repository.
+        for tag in std::iter::once(tag).chain(tags) {
+            let version = repository(tag).and_then(|repository| tag.strip_prefix(repository)?.strip_prefix(':'));
+            release.names.extend(version.map(str::to_owned));
+            release.names.extend((*tag != release.label).then(|| tag.clone()));
+        }
+    }
+    release
 }
 
 #[cfg(test)]

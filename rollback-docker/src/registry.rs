@@ -15,6 +15,8 @@ use tokio::{sync::oneshot, time::timeout};
 const HUB: &str = "https://index.docker.io/v1/";
 /// How long a credential helper may think: it may ask another server.
 const HELPER_WITHIN: Duration = seconds(30);
+/// How long a registry may take to say whether it has an image.
+const ASK_WITHIN: Duration = seconds(15);
 const MOST: u64 = 4 << 20;
 
 /// Under which name the configuration has the registry of an image.
@@ -59,6 +61,28 @@ pub(crate) async fn pull(engine: &Engine, name: &str, within: Duration) -> Resul
                 "it was not there within {within:?}: pull it by hand, or allow more time for preparing"
             ))
             .without_effect()),
+    }
+}
+
+/// Its registry has an image of this name. Nothing is fetched.
+///
+/// # Errors
+/// As [`pull`].
+pub(crate) async fn has(engine: &Engine, name: &str) -> Result<()> {
+    let operation = || format!("find {name}, which the engine does not have, in its registry");
+    if repository(name).is_none() {
+        let e = Error::new(Kind::NotFound, operation()).with_message("no registry has an image by its id alone");
+        return Err(e.without_effect());
+    }
+    let credentials = credentials(engine, registry_of(name)).await?;
+    let asked = timeout(ASK_WITHIN, engine.client().inspect_registry_image(name, credentials)).await;
+    match asked {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(e)) => Err(error::registry(operation())(e).without_effect()),
+        Err(_) => {
+            let why = format!("it does not answer within {ASK_WITHIN:?}: pull the image by hand");
+            Err(Error::new(Kind::Unavailable, operation()).with_message(why).without_effect())
+        }
     }
 }
 

@@ -30,8 +30,9 @@ macro_rules! of_replicas {
                 self.0.options.order = order;
                 self
             }
-            /// How many recorded releases are kept: their images pinned, and what their containers were given. Default: 10; at
-            /// least 1.
+            /// How many recorded releases are kept: their images pinned, and what their containers were given. Those go first
+            /// that were deployed, or gone back to, the longest ago. Beside them as many that were not recorded: that a rollback
+            /// left or brought, and that were pulled. Default: 10; at least 1.
             pub fn with_kept_records(mut self, count: usize) -> Self {
                 self.0.options.keep = count.max(1);
                 self
@@ -53,7 +54,7 @@ macro_rules! of_replicas {
                 self
             }
             /// Fetches an image from its registry by its name with a tag or a digest, and pins it: it is a release of this
-            /// target then, and can be gone to. Nothing that runs is touched. It may take up to ten minutes.
+            /// target then, and can be gone to by name. Nobody has deployed it, so no choice leads to it. Nothing that runs is touched. It may take up to ten minutes.
             ///
             /// # Errors
             /// Without effect: [`Kind::Denied`](rollback_core::Kind::Denied) if the docker configuration has no credentials

@@ -9,7 +9,7 @@ use super::{
     prepare::Up,
     source,
 };
-use crate::error;
+use crate::{error, pins::How};
 use bollard::query_parameters::TagImageOptions;
 use rollback_core::{Applied, Approved, Error, Kind, ReleaseId, Result, Running, Settled, Timestamp, Token, Work};
 use std::collections::BTreeMap;
@@ -68,13 +68,17 @@ impl ComposeProject {
             phase: Phase::Files,
             at: Timestamp::now(),
         };
+        let mut notes = vec![];
         if read.told.as_ref() != Some(wanted) {
-            self.keep_left(&read)?;
+            notes.extend(self.keep_left(&read).await?);
         }
         let hashes = model.services.iter().map(|(name, service)| (name.clone(), service.hash.clone())).collect();
         let about = About {
             id: wanted.clone(),
             label: found.release.label.clone(),
+            names: vec![],
+            // Not yet: it may never come up.
+            how: How::Made,
             at: found.release.made_at.unwrap_or(begun.at),
             why: found.release.why.clone(),
             hashes,
@@ -109,10 +113,16 @@ impl ComposeProject {
         here.compose.run(None, &["up", "--detach", "--no-build"], within).await?;
         begun.phase = Phase::Done;
         here.archive.begin(&begun).map_err(after)?;
+        // What nobody has deployed before is deployed once somebody records it, or finds it healthy.
+        if let Some(about) = here.archive.about(wanted).filter(|_| !found.release.undeployed) {
+            let again = About { how: How::Ran, at: Timestamp::now(), ..about };
+            let again = here.archive.keep(&found.set, again).map_err(after)?;
+            notes.extend(self.pin(&again).await.err().map(not_pinned));
+        }
         let stay: Vec<&ReleaseId> = read.told.iter().chain([wanted]).collect();
         here.archive.prune(&stay);
         drop(lock);
-        Ok(Applied::submitted())
+        Ok(Applied::submitted().with_notes(notes))
     }
 
     /// It is so already: what an interrupted run did not come to note.
@@ -125,28 +135,31 @@ impl ComposeProject {
         }
     }
 
-    /// The files that are replaced, with what their containers were.
-    fn keep_left(&self, read: &Read) -> Result<()> {
+    /// The files that are replaced, with what their containers were. Gives what could not be kept from a prune: that is no
+    /// reason not to roll back.
+    async fn keep_left(&self, read: &Read) -> Result<Option<String>> {
         let here = &self.inner;
-        let (Some(set), Some(told)) = (&read.set, &read.told) else { return Ok(()) };
+        let (Some(set), Some(told)) = (&read.set, &read.told) else { return Ok(None) };
         let runs = matches!(read.running(), Running::Release(release) if release == *told);
         let (hashes, images) = if runs { read.as_run() } else { Default::default() };
         let at = here.compose.slots.iter().filter_map(|slot| source::written(&slot.path)).max();
-        here.archive.keep(
+        let known = here.archive.about(told);
+        // A rollback that got stuck on it is nobody's deploy.
+        let stuck = read.begun.as_ref().is_some_and(|begun| begun.to == *told && begun.phase != Phase::Done);
+        let kept = here.archive.keep(
             set,
             About {
                 id: told.clone(),
-                label: here
-                    .archive
-                    .about(told)
-                    .map_or_else(|| format!("replaced {}", short(told)), |about| about.label),
+                label: known.map_or_else(|| format!("replaced {}", short(told)), |about| about.label),
+                names: vec![],
+                how: if stuck { How::Made } else { How::Ran },
                 at: at.unwrap_or_else(Timestamp::now),
                 why: None,
                 hashes,
                 images,
             },
         )?;
-        Ok(())
+        Ok(self.pin(&About { label: String::new(), ..kept }).await.err().map(not_pinned))
     }
 
     /// Lets a name mean an image again.
@@ -171,6 +184,10 @@ impl ComposeProject {
         arguments.extend(services.iter().map(String::as_str));
         self.inner.compose.run(left, &arguments, work.within()).await.map(|_| ())
     }
+}
+
+fn not_pinned(e: Error) -> String {
+    format!("its images could not be kept from a prune: {e}")
 }
 
 /// The files are replaced already.

@@ -4,8 +4,9 @@
 //! Only its owner may read it: environment files hold secrets.
 
 use super::files::{FileSet, Slot};
+use crate::pins::How;
 use rollback_core::{
-    DiffLine, Error, Kind, ReleaseId, Result, RunId, Timestamp, Trace,
+    DiffLine, Error, Kind, Release, ReleaseId, Result, RunId, Timestamp, Trace,
     atomic_file::{self, Locked},
     seconds,
 };
@@ -37,6 +38,12 @@ pub(super) struct Image {
 pub(super) struct About {
     pub(super) id: ReleaseId,
     pub(super) label: String,
+    /// What it was called before.
+    #[serde(default)]
+    pub(super) names: Vec<String>,
+    #[serde(default)]
+    pub(super) how: How,
+    /// When it was deployed last, as far as is known; of what never was, when it was made.
     pub(super) at: Timestamp,
     pub(super) why: Option<String>,
     /// What its containers were labelled with, by service.
@@ -45,6 +52,14 @@ pub(super) struct About {
     /// What they ran, by service.
     #[serde(default)]
     pub(super) images: BTreeMap<String, Image>,
+}
+
+impl About {
+    pub(super) fn release(self) -> Release {
+        let mut release = Release::new(self.id).with_label(self.label).with_names(self.names).with_made_at(self.at);
+        (release.why, release.undeployed) = (self.why, !self.how.was_deployed());
+        release
+    }
 }
 
 /// How far a change came.
@@ -100,6 +115,16 @@ impl Archive {
             other => other.map_err(|e| failed("make the directory for releases", e)),
         };
         make(&self.dir)?;
+        // Whoever made it, and whoever commits what lies in the project: environment files hold secrets.
+        let mode = fs::metadata(&self.dir).map_err(|e| failed("look at the directory for releases", e))?.permissions();
+        if mode.mode() & 0o777 != 0o700 {
+            let own = fs::set_permissions(&self.dir, fs::Permissions::from_mode(0o700));
+            own.map_err(|e| failed("keep the directory for releases to its owner", e))?;
+        }
+        let ignored = self.dir.join(".gitignore");
+        if !ignored.exists() {
+            atomic_file::write(&ignored, b"*\n")?;
+        }
         make(&self.dir.join("releases"))
     }
 
@@ -162,8 +187,12 @@ impl Archive {
         self.make()?;
         let dir = self.dir.join("releases").join(name(&about.id));
         if let Some(known) = self.about(&about.id) {
-            about.at = about.at.min(known.at);
+            about.how = about.how.min(known.how);
+            about.at = about.at.max(known.at);
             about.why = about.why.or(known.why);
+            let before = known.names.into_iter().chain([known.label]);
+            about.names.extend(before.filter(|name| *name != about.label));
+            about.names.dedup();
             if about.hashes.is_empty() {
                 about.hashes = known.hashes;
             }
@@ -193,10 +222,13 @@ impl Archive {
         }
         atomic_file::write(&self.dir.join("releases").join(name(left)).join("left.diff"), text.as_bytes())
     }
-    /// Lets go of the oldest beyond what is kept. These stay in any case. Gives what went.
+    /// Of those that are kept for the same reason, lets go of the ones beyond that were deployed the longest ago. These stay in
+    /// any case. Gives what went.
     pub(super) fn prune(&self, stay: &[&ReleaseId]) -> Vec<About> {
-        let old: Vec<About> =
-            self.kept().into_iter().skip(self.keep).filter(|about| !stay.contains(&&about.id)).collect();
+        let kept = self.kept();
+        let alike = |how| kept.iter().filter(move |about| about.how == how).skip(self.keep);
+        let old = [How::Recorded, How::Ran, How::Made].into_iter().flat_map(alike);
+        let old: Vec<About> = old.filter(|about| !stay.contains(&&about.id)).cloned().collect();
         for about in &old {
             let _ = fs::remove_dir_all(self.dir.join("releases").join(name(&about.id)));
         }
@@ -213,6 +245,8 @@ mod tests {
         About {
             id,
             label: at.to_string(),
+            names: vec![],
+            how: How::Recorded,
             at: Timestamp(at),
             why: None,
             hashes: BTreeMap::new(),
@@ -241,6 +275,18 @@ mod tests {
         assert_eq!(newest, [4, 3, 1], "what runs stays, however old");
         let mode = fs::metadata(dir.path().join(".rollback")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
+        assert_eq!(fs::read_to_string(dir.path().join(".rollback/.gitignore")).unwrap(), "*\n");
+        // What was only left or edited takes no room from what was recorded; and deployed again it is the newest.
+        for (n, how) in [(7, How::Ran), (8, How::Ran), (9, How::Made)] {
+            let set = FileSet(vec![format!("{n}").into_bytes()]);
+            archive.keep(&set, About { how, ..about(set.release(&slots), n) }).unwrap();
+        }
+        archive.prune(&[&ids[0]]);
+        assert_eq!(archive.kept().len(), 6);
+        let again = FileSet(vec![b"3".to_vec()]);
+        let again = archive.keep(&again, About { label: "3.0.1".into(), how: How::Ran, ..about(ids[2].clone(), 10) });
+        let again = again.unwrap();
+        assert_eq!((again.how, again.at.0, again.names), (How::Recorded, 10, vec!["3".to_owned()]));
         let edited = archive.dir.join("releases").join(name(&ids[3])).join("0");
         fs::write(edited, "x").unwrap();
         assert_eq!(archive.files(&ids[3], &slots), None, "edited by hand");

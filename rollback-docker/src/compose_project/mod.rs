@@ -18,7 +18,13 @@ mod source;
 pub(crate) use compose::clean;
 pub use options::ProjectOptions;
 
-use crate::{connect::Engine, evidence, image, member, pins, replicas::PROJECT};
+use crate::{
+    connect::Engine,
+    evidence, image, member,
+    pins::{self, How, Pinning},
+    registry,
+    replicas::PROJECT,
+};
 use archive::{About, Archive};
 use async_trait::async_trait;
 use compose::{Compose, Staged};
@@ -55,7 +61,8 @@ pub enum Mode {
 /// A Compose project on one engine.
 ///
 /// - **A release is the content of its files**: the Compose files, and the environment files that were named. Where it comes
-///   from (a commit, a backup, what an earlier rollback replaced, an edited image) makes no difference to its id. A tag that
+///   from (a commit, a backup, what an earlier rollback replaced, an edited image) makes no difference to its id. Commits and
+///   backups count as deployed once you name them as a source: name what you deploy from. Edited images do not. A tag that
 ///   moves is not a release of its own: give each deploy a tag of its own, or [record](Target::recorder) it, and its tags are
 ///   set back to the images of then.
 /// - **What runs is told from the containers**: from what Compose labelled them with, and from their images. A rollback that
@@ -193,12 +200,13 @@ impl ComposeProject {
         &self.inner.name
     }
 
-    /// Makes a release out of the files as they are, with other images of some services, and keeps it: it is in the history
-    /// then, and can be gone to. Nothing that runs is touched.
+    /// Makes a release out of the files as they are, with other images of some services, and keeps it: it can be gone to by
+    /// its id or its label then. It was never deployed, so no choice leads to it until it was. Nothing that runs is touched.
     ///
     /// # Errors
-    /// [`Kind::Invalid`], without effect, if a service has no line `image:` in block style in one of the Compose files, or
-    /// if, by Compose's reading, more than these images would change.
+    /// All without effect: [`Kind::Invalid`] if a service has no line `image:` in block style in one of the Compose files, or
+    /// if, by Compose's reading, more than these images would change; [`Kind::NotFound`] for an image that neither the engine
+    /// nor its registry has; [`Kind::Denied`] and [`Kind::Unavailable`] if the registry does not say.
     ///
     /// ```no_run
     /// # use rollback_docker::ComposeProject;
@@ -242,21 +250,38 @@ impl ComposeProject {
             if is != Some(*image) {
                 return Err(invalid(format!("{service} would run {}, not {image}", is.unwrap_or("nothing"))));
             }
+            if image::find(&here.engine, image).await?.is_none() {
+                registry::has(&here.engine, image).await?;
+            }
         }
         let _lock = here.archive.lock().await?;
         let label = images.iter().map(|(service, image)| format!("{service}={image}")).collect::<Vec<_>>().join(", ");
         let about = About {
             id: set.release(&here.compose.slots),
             label,
+            names: vec![],
+            how: How::Made,
             at: Timestamp::now(),
             why: Some("edited images".into()),
             hashes: to.services.iter().map(|(name, service)| (name.clone(), service.hash.clone())).collect(),
             images: BTreeMap::new(),
         };
         let kept = here.archive.keep(&set, about)?;
-        let mut release = Release::new(kept.id).with_label(kept.label).with_made_at(kept.at);
-        release.why = kept.why;
-        Ok(release)
+        here.archive.prune(&[&kept.id]);
+        Ok(kept.release())
+    }
+
+    /// A tag that moves on leaves its image to the next prune.
+    async fn pin(&self, about: &About) -> Result<()> {
+        let here = &self.inner;
+        for (service, image) in &about.images {
+            let pins = pins::pins_of(&format!("{}/{service}", here.name));
+            let About { label, how, at, .. } = about;
+            let (image, keep) = (image.id.as_str(), here.keep);
+            let pinning = Pinning { image, label, how: *how, at: *at, given: None, keep, stays: None };
+            pins::pin(&here.engine, &pins, pinning).await?;
+        }
+        Ok(())
     }
 
     fn stage(&self, set: &FileSet) -> Result<Staged> {
@@ -326,8 +351,11 @@ impl EvidenceSource for ComposeProject {
 #[async_trait]
 impl Record for ComposeProject {
     /// Keeps the files as they are, with what their containers are labelled with and which images they run; the images are
-    /// pinned by tags of their own, so that a prune spares them. The oldest beyond
-    /// [`ProjectOptions::with_kept_records`] go.
+    /// pinned by tags of their own, so that a prune spares them. Of more than [`ProjectOptions::with_kept_records`] those go
+    /// that were deployed the longest ago.
+    ///
+    /// To be called once the project is up: after `docker compose up -d --wait`. While a container is starting, or is not as
+    /// the files say, it is refused.
     async fn record(&self, label: &str) -> Result<Release> {
         let record = async {
             let here = &self.inner;
@@ -347,23 +375,20 @@ impl Record for ComposeProject {
                 let there = image::find(&here.engine, &image.id).await?;
                 image.pull = there.and_then(|image| image::digest_name(&image));
             }
-            let at = here.compose.slots.iter().filter_map(|slot| source::written(&slot.path)).max();
             let about = About {
                 id: told.clone(),
                 label: label.to_owned(),
-                at: at.unwrap_or_else(Timestamp::now),
+                names: vec![],
+                how: How::Recorded,
+                at: Timestamp::now(),
                 why: None,
                 hashes,
                 images,
             };
-            // A tag that moves on leaves its image to the next prune.
-            for (service, image) in &about.images {
-                let pins = pins::pins_of(&format!("{}/{service}", here.name));
-                pins::pin(&here.engine, &pins, &image.id, label, here.keep, None).await?;
-            }
+            self.pin(&about).await?;
             let kept = here.archive.keep(set, about)?;
             here.archive.prune(&[told]);
-            Ok(Release::new(kept.id).with_label(kept.label).with_made_at(kept.at))
+            Ok(kept.release())
         };
         record.await.map_err(|e: Error| self.mine(e))
     }

@@ -79,7 +79,8 @@ impl ProjectOptions {
         self.name = Some(name.into());
         self
     }
-    /// Releases are the last 50 commits that changed the files, as far as the current one.
+    /// Releases are the last 50 commits that changed the files, as far as the current one. All of them count as deployed: name a
+    /// branch of which each commit is.
     pub fn with_git(self) -> Self {
         self.with_git_from("HEAD")
     }
@@ -103,7 +104,9 @@ impl ProjectOptions {
         self.mode = mode;
         self
     }
-    /// How many releases are kept in `.rollback`, recorded or replaced; what runs stays in any case. Default: 20; at least 1.
+    /// How many recorded releases are kept in `.rollback`; beside them as many that were replaced by a rollback, and as many
+    /// that were made by editing images. Those go first that were deployed the longest ago; what runs stays in any case.
+    /// Default: 20; at least 1.
     pub fn with_kept_records(mut self, count: usize) -> Self {
         self.keep = count.max(1);
         self

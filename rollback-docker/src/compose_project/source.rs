@@ -1,9 +1,10 @@
 //! Where releases of a project are found: what was kept, the commits of its repository, copies.
 
 use super::{
-    archive::Archive,
+    archive::{Archive, Phase},
     files::{FileSet, Slot},
 };
+use crate::image;
 use rollback_core::{Error, Kind, Release, ReleaseId, Result, Timestamp, process::Process, seconds};
 use std::{
     collections::BTreeSet,
@@ -60,8 +61,9 @@ pub(super) fn written(path: &Path) -> Option<Timestamp> {
     u64::try_from(at.as_millis()).ok().map(Timestamp)
 }
 
-/// Everything, newest first; what runs now is in it. The first place that knows a release says when it was made; what it was
-/// recorded as is its label.
+/// Everything, newest first, and behind it what nobody is known to have deployed; what runs now is in it. The first place that
+/// knows a release says when it was made, and a later deploy that is known of makes it newer; what it was recorded as is its
+/// label.
 pub(super) async fn all(
     sources: &[Source],
     archive: &Archive,
@@ -77,23 +79,35 @@ pub(super) async fn all(
             Source::Suffix(suffix) => beside(suffix, slots, &mut all)?,
         }
     }
-    for about in archive.kept() {
+    let kept = archive.kept();
+    for about in &kept {
         if let Some(known) = all.found.iter_mut().find(|found| found.release.id == about.id) {
-            known.release.label = about.label;
+            image::call(&mut known.release, &about.label);
+            known.release.names.extend(about.names.clone());
+            if about.how.was_deployed() {
+                known.release.made_at = known.release.made_at.max(Some(about.at));
+            }
         } else if let Some(set) = archive.files(&about.id, slots) {
-            let mut release = Release::new(about.id).with_label(about.label).with_made_at(about.at);
-            release.why = about.why;
-            all.add(Found { release, set });
+            all.add(Found { release: about.clone().release(), set });
         }
     }
     if let Some(set) = live {
+        let id = set.release(slots);
         let at = slots.iter().filter_map(|slot| written(&slot.path)).max();
-        let mut release = Release::new(set.release(slots)).with_label("the files as they are");
+        let mut release = Release::new(id.clone()).with_label("the files as they are");
         release.made_at = at;
         all.add(Found { release, set: set.clone() });
+        // Whoever put them there came after all others that are known to have been deployed, unless a rollback is about to.
+        let pending = archive.begun()?.is_some_and(|begun| begun.phase != Phase::Done && begun.to == id);
+        let others = kept.iter().filter(|about| about.how.was_deployed() && about.id != id).map(|about| about.at);
+        if let Some(live) = all.found.iter_mut().find(|found| found.release.id == id).filter(|_| !pending) {
+            let behind = others.max().map(|last| Timestamp(last.0 + 1));
+            live.release.made_at = live.release.made_at.max(behind);
+            live.release.undeployed = false;
+        }
     }
     // Stable: commits of one second stay in their order.
-    all.found.sort_by_key(|found| std::cmp::Reverse(found.release.made_at));
+    all.found.sort_by_key(|found| (found.release.undeployed, std::cmp::Reverse(found.release.made_at)));
     Ok(all)
 }
 

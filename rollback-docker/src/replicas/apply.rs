@@ -21,21 +21,24 @@ use crate::{
     spec,
 };
 use bollard::{
+    container::LogOutput,
     models::NetworkConnectRequest,
     query_parameters::{
-        CreateContainerOptions, EventsOptions, RemoveContainerOptions, RenameContainerOptions, StartContainerOptions,
-        StopContainerOptions,
+        CreateContainerOptions, EventsOptions, LogsOptions, RemoveContainerOptions, RenameContainerOptions,
+        StartContainerOptions, StopContainerOptions,
     },
 };
-use futures::StreamExt as _;
-use rollback_core::{Applied, Approved, Error, Extent, Kind, Result, Stored, Token, Work, seconds};
+use futures::{StreamExt as _, TryStreamExt as _};
+use rollback_core::{
+    Applied, Approved, Error, Extent, Kind, Payload, Result, Stored, Token, Work, redact::without_secrets, seconds,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     pin::pin,
     time::Duration,
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Between two looks while nothing is heard.
 const POLL: Duration = Duration::from_millis(250);
@@ -43,6 +46,21 @@ const POLL: Duration = Duration::from_millis(250);
 const STARTS: u32 = 3;
 /// Longer than any two clocks differ: what has run for so long is stable, whoever counts.
 const LONG: i64 = 60;
+
+/// So many lines of the log of a container that does not come up, and so many characters of what it says, are told.
+const LINES: &str = "5";
+const SHOWN: usize = 600;
+/// How long its log may take to come.
+const WORDS_WITHIN: Duration = seconds(5);
+
+/// The containers that a write made or kept: what its answer says.
+#[derive(Debug, Serialize, Deserialize)]
+struct Made(Vec<String>);
+
+impl Stored for Made {
+    const NAME: &'static str = "docker/containers-made";
+    const VERSION: u32 = 1;
+}
 
 /// How often a call came back to go on later: a service may take longer to get healthy than one call may last.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -95,6 +113,7 @@ impl Replicas {
             return Err(self.refused(why).without_effect());
         }
         let waited = work.last_checkpoint::<Waited>().await?.unwrap_or_default();
+        let notes = self.pin_left(&members, good).await;
         let mut at_work = AtWork {
             replicas: self,
             good,
@@ -106,6 +125,8 @@ impl Replicas {
             since: BTreeMap::new(),
             ahead: self.clock_ahead().await?,
             wrote: false,
+            notes,
+            removed: BTreeSet::new(),
         };
         let done = at_work.go_on(members).await;
         // A look that fails has no effect. What was done before it has.
@@ -123,18 +144,55 @@ impl Replicas {
         Ok(there.map_or(jiff::SignedDuration::ZERO, |there| there.duration_since(jiff::Timestamp::now())))
     }
 
-    /// Until something happens to one of them, or for a moment.
-    async fn hear(&self, members: &[Member]) {
+    /// Until something happens to one of them, or for a moment. Is the engine still there to be heard?
+    async fn hear(&self, members: &[Member]) -> bool {
         let ids = members.iter().map(|m| m.id.clone()).collect();
         let filters = [("container".to_owned(), ids), ("type".to_owned(), vec!["container".to_owned()])];
         let options = EventsOptions { filters: Some(filters.into()), ..EventsOptions::default() };
         let mut events = pin!(self.engine.client().events(Some(options)));
         // Each run of a health check is heard as well, and says nothing yet: a second look is cheap.
         tokio::select! {
-            heard = events.next() => if !matches!(heard, Some(Ok(_))) { sleep(POLL).await },
-            () = sleep(POLL) => {}
+            heard = events.next() => {
+                let there = matches!(heard, Some(Ok(_)));
+                if !there {
+                    sleep(POLL).await;
+                }
+                there
+            }
+            () = sleep(POLL) => true,
         }
     }
+
+    /// Why a container does not come up, in its own words: what its health check said last, and the end of its log.
+    async fn last_words(&self, member: &Member) -> String {
+        let mut words = String::new();
+        let health = member.seen.state.as_ref().and_then(|s| s.health.as_ref()).and_then(|h| h.log.as_ref());
+        if let Some(last) = health.and_then(|log| log.last()) {
+            let said = cut(&without_secrets(last.output.as_deref().unwrap_or_default().trim()));
+            let said = if said.is_empty() { "nothing".to_owned() } else { said };
+            words += &format!("; its health check ended with {}, and said: {said}", last.exit_code.unwrap_or_default());
+        }
+        let logged = self.last_lines(&member.id).await;
+        if !logged.is_empty() {
+            words += &format!("; it logged last: {}", cut(&logged.join(" | ")));
+        }
+        words
+    }
+
+    /// As far as they can be read.
+    async fn last_lines(&self, container: &str) -> Vec<String> {
+        let options = LogsOptions { stdout: true, stderr: true, tail: LINES.into(), ..LogsOptions::default() };
+        let logged = self.engine.client().logs(container, Some(options)).try_collect::<Vec<_>>();
+        let lines = timeout(WORDS_WITHIN, logged).await.ok().and_then(std::result::Result::ok).unwrap_or_default();
+        let plain = |line: LogOutput| without_secrets(String::from_utf8_lossy(&line.into_bytes()).trim());
+        lines.into_iter().map(plain).filter(|line| !line.is_empty()).collect()
+    }
+}
+
+/// The end of it, if it is long.
+fn cut(text: &str) -> String {
+    let more = text.chars().count().saturating_sub(SHOWN);
+    if more == 0 { text.to_owned() } else { format!("… {}", text.chars().skip(more).collect::<String>()) }
 }
 
 /// Enough is left of the time of a call to say how far it came.
@@ -156,6 +214,10 @@ struct AtWork<'a> {
     ahead: jiff::SignedDuration,
     /// Something was.
     wrote: bool,
+    /// What happened meanwhile.
+    notes: Vec<String>,
+    /// Those that were removed here.
+    removed: BTreeSet<String>,
 }
 
 impl AtWork<'_> {
@@ -168,20 +230,37 @@ impl AtWork<'_> {
             let why = match self.next(&members).await? {
                 Next::Done => {
                     self.replicas.write_pin_file(self.good, self.work)?;
-                    return Ok(Applied::done());
+                    self.notes.extend(self.replicas.pin_reached(self.good).await);
+                    let made = Made(members.iter().map(|m| m.id.clone()).collect());
+                    let notes = std::mem::take(&mut self.notes);
+                    return Ok(Applied::done().with_handle(Payload::of(&made)?).with_notes(notes));
                 }
-                Next::Failed(why) => return Ok(Applied::new(Extent::NotStarted { why })),
+                Next::Failed(why) => {
+                    let notes = std::mem::take(&mut self.notes);
+                    return Ok(Applied::new(Extent::NotStarted { why }).with_notes(notes));
+                }
                 Next::Again => None,
                 Next::Wait(why) => Some(why),
             };
             if Instant::now() >= self.end {
                 return self.later(&members, why).await;
             }
-            if why.is_some() {
-                self.replicas.hear(&members).await;
+            if why.is_some() && !self.replicas.hear(&members).await {
+                self.note("the engine's events broke off: it was restarted, or the connection to it broke".to_owned());
             }
-            members = self.replicas.present().await?;
+            let before = std::mem::replace(&mut members, self.replicas.present().await?);
+            let gone = |m: &&Member| !self.removed.contains(&m.id) && members.iter().all(|now| now.id != m.id);
+            let gone: Vec<String> = before.iter().filter(gone).map(|m| m.name.clone()).collect();
+            for name in gone {
+                self.note(format!("somebody else removed {name}"));
+            }
             self.no_stranger(&members).await?;
+        }
+    }
+
+    fn note(&mut self, note: String) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
         }
     }
 
@@ -238,7 +317,7 @@ impl AtWork<'_> {
         Ok(match self.judge(member) {
             Judged::Ready => Next::Done,
             Judged::NotYet(why) => Next::Wait(why),
-            Judged::Failed(why) => Next::Failed(why),
+            Judged::Failed(why) => Next::Failed(why + &self.replicas.last_words(member).await),
         })
     }
 
@@ -286,6 +365,7 @@ impl AtWork<'_> {
 
     /// The good one does not come up: it goes, and the old one serves again.
     async fn back(&mut self, old: Option<&Member>, new: &Member, why: String) -> Result<Next> {
+        let why = why + &self.replicas.last_words(new).await;
         let Some(old) = old else {
             return Ok(Next::Failed(format!("{why}; the one before it is gone already, so it was left as it is")));
         };
@@ -435,6 +515,7 @@ impl AtWork<'_> {
     /// Removes a container, and never its volumes.
     async fn remove(&mut self, member: &Member, force: bool) -> Result<()> {
         let options = RemoveContainerOptions { v: false, force, link: false };
+        self.removed.insert(member.id.clone());
         let removed = self.replicas.engine.client().remove_container(&member.id, Some(options)).await;
         self.wrote |= removed.is_ok();
         match removed {
@@ -474,6 +555,7 @@ impl AtWork<'_> {
         let why = why.unwrap_or_else(|| "there was no time for more in one call".into());
         let done = self.waited.calls;
         let of = done + members.len() as u64;
-        Ok(Applied::new(Extent::Partial { done, of, reasons: [(why, 1)].into() }))
+        let notes = std::mem::take(&mut self.notes);
+        Ok(Applied::new(Extent::Partial { done, of, reasons: [(why, 1)].into() }).with_notes(notes))
     }
 }

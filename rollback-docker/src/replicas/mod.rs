@@ -14,12 +14,14 @@ mod record;
 use crate::{
     archive::Archive,
     connect::Engine,
+    error,
     member::{self, Member, candidate_name},
     pins,
     settings::Settings,
 };
+use bollard::{models::ContainerSummary, query_parameters::ListContainersOptions};
 use rollback_core::{Error, Kind, Result, TargetId, seconds};
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 /// Compose's labels.
 pub(crate) const PROJECT: &str = "com.docker.compose.project";
@@ -146,13 +148,48 @@ impl Replicas {
     pub(crate) async fn members(&self) -> Result<Vec<Member>> {
         let all = self.list().await?;
         if all.is_empty() {
-            let why = match &self.members {
-                Members::Compose { .. } => "it has no container: docker compose up -d makes one",
-                Members::Named(_) => "there is no container of this name: docker ps -a shows those that are",
-            };
+            let why = self.who_is_there().await?;
             let e = Error::new(Kind::NotFound, format!("find the {}", self.object()));
             return Err(e.with_message(why).with_target(&self.id).without_effect());
         }
         Ok(all)
     }
+    /// There is no container of it: a name may have been mistyped.
+    async fn who_is_there(&self) -> Result<String> {
+        let options = ListContainersOptions { all: true, ..ListContainersOptions::default() };
+        let all = self.engine.client().list_containers(Some(options)).await;
+        let all = all.map_err(error::read("list the containers"))?;
+        let listed = |names: Vec<String>| match &names.into_iter().collect::<BTreeSet<_>>() {
+            none if none.is_empty() => "none".to_owned(),
+            names => names.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
+        };
+        let labels = |label: &str, of: Option<&str>| {
+            let of = |c: &&ContainerSummary| of.is_none_or(|of| label_of(c, PROJECT).as_deref() == Some(of));
+            // What holds an image has them too, and empty.
+            let named = all.iter().filter(of).filter_map(|c| label_of(c, label));
+            listed(named.filter(|name| !name.is_empty()).collect())
+        };
+        Ok(match &self.members {
+            Members::Compose { project, service } => match labels(SERVICE, Some(project)).as_str() {
+                "none" => format!(
+                    "it has no container, nor has any other service of a project {project}; the projects here are {}",
+                    labels(PROJECT, None)
+                ),
+                services => format!(
+                    "it has no container; the services of {project} that have one are {services}: if {service} is one of the \
+                     project's, docker compose up -d makes its container"
+                ),
+            },
+            Members::Named(_) => {
+                let names =
+                    all.iter().flat_map(|c| c.names.iter().flatten()).map(|n| n.trim_start_matches('/').to_owned());
+                let names = names.filter(|name| !name.starts_with(pins::HOLDERS)).collect();
+                format!("there is no container of this name; those that are there: {}", listed(names))
+            }
+        })
+    }
+}
+
+fn label_of(container: &ContainerSummary, label: &str) -> Option<String> {
+    container.labels.as_ref()?.get(label).cloned()
 }

@@ -5,13 +5,13 @@ use super::{
     place::{Place, places},
 };
 use crate::{
-    archive::Note,
-    image,
+    image::{self, Runs},
     member::{Member, State},
     release::of_image,
 };
 use rollback_core::{
-    Identity, Look, Observation, Ours, PartState, Payload, Release, ReleaseId, Result, Running, Settled, Stored, Token,
+    Identity, Look, Observation, Ours, PartState, Payload, Release, ReleaseId, Result, Running, Settled, Stored,
+    Timestamp, Token,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -55,26 +55,53 @@ impl Replicas {
     pub(crate) async fn releases(&self, limit: usize) -> Result<Vec<Release>> {
         let members = self.present().await.map_err(|e| e.with_target(&self.id))?;
         let names: Vec<String> = members.iter().map(Member::image_name).collect();
-        let running: Vec<String> = members.iter().map(|m| m.image.clone()).collect();
         let built_for = match &self.members {
             super::Members::Compose { project, service } => {
                 vec![format!("{}={project}", super::PROJECT), format!("{}={service}", super::SERVICE)]
             }
             super::Members::Named(_) => vec![],
         };
-        let all = image::releases(&self.engine, &self.pins_at(), &names, &built_for, &running).await;
+        let all = image::releases(&self.engine, &self.pins_at(), &names, &built_for, &runs(&places(&members))).await;
         let mut all = all.map_err(|e| e.with_target(&self.id))?;
         if let Some(archive) = self.archive() {
-            let notes = archive.notes().map_err(|e| e.with_target(&self.id))?;
-            let gone = notes.iter().filter(|note| all.iter().all(|r| r.id != of_image(&note.image) || !r.available));
-            let gone: Vec<Release> = gone.map(Note::release).collect();
-            all.retain(|release| gone.iter().all(|g| g.id != release.id));
-            all.extend(gone);
-            all.sort_by_key(|release| std::cmp::Reverse(release.made_at));
+            for note in archive.notes().map_err(|e| e.with_target(&self.id))? {
+                match all.iter_mut().find(|release| release.id == of_image(&note.image)) {
+                    Some(there) if there.available && !there.undeployed => {}
+                    // Its pin is lost, and the image is not.
+                    Some(there) if there.available => {
+                        image::call(there, &note.label);
+                        (there.made_at, there.undeployed) = (Some(note.at), false);
+                    }
+                    Some(gone) => *gone = note.release(),
+                    None => all.push(note.release()),
+                }
+            }
+            all = image::sorted(all);
         }
         all.truncate(limit);
         Ok(all)
     }
+}
+
+/// What has a place, or serves in one that is empty. A candidate that was never more than that was not deployed.
+fn runs(places: &BTreeMap<&str, Place<'_>>) -> Vec<Runs> {
+    let mut all: Vec<Runs> = vec![];
+    for member in places.values().filter_map(|place| place.sitting.or(place.candidate.filter(|m| m.runs()))) {
+        let (since, by_rollback) = (since(member), member.marks.key.is_some());
+        match all.iter_mut().find(|runs| runs.image == member.image) {
+            Some(runs) => {
+                runs.since = runs.since.max(since);
+                runs.by_rollback &= by_rollback;
+            }
+            None => all.push(Runs { image: member.image.clone(), since, by_rollback }),
+        }
+    }
+    all
+}
+
+/// Since when a container is there.
+pub(super) fn since(member: &Member) -> Timestamp {
+    Timestamp(u64::try_from(member.created.as_millisecond()).unwrap_or_default())
 }
 
 /// A candidate says what its place was told last; else the newest container does.
@@ -132,7 +159,14 @@ fn settled(places: &BTreeMap<&str, Place<'_>>) -> Settled {
 fn ours(look: &Look, members: &[Member]) -> Ours {
     let Some(mark) = &look.mark else { return Ours::NotAsked };
     let is_ours = |m: &&Member| m.marks.key.as_ref() == Some(&mark.key);
-    let Some(last) = members.iter().filter(is_ours).map(|m| m.created).max() else { return Ours::CannotTell };
+    let Some(last) = members.iter().filter(is_ours).map(|m| m.created).max() else {
+        // It was answered, and none of what it made is there: somebody has put something else in its place.
+        let newest = members.iter().max_by_key(|m| m.created);
+        return match newest.filter(|newest| mark.was_undone(&of_image(&newest.image))) {
+            Some(newest) => Ours::Replaced { by: format!("{}, which was made in its place", newest.name) },
+            None => Ours::CannotTell,
+        };
+    };
     if let Some(after) = members.iter().find(|m| !is_ours(m) && m.created > last) {
         return Ours::Replaced { by: format!("{}, which was made later", after.name) };
     }

@@ -1,6 +1,7 @@
 //! A Compose file that keeps a service on the good image, until the next deploy removes it.
 
 use super::{Members, Replicas};
+use crate::release::short;
 use rollback_core::{Error, Finding, Kind, Result, Severity, Work, atomic_file};
 
 /// What it begins with: only such a file is replaced.
@@ -19,19 +20,36 @@ fn text(service: &str, image: &str, run: &str) -> String {
 }
 
 impl Replicas {
-    /// What there is to say of it beforehand.
-    pub(super) fn about_pin_file(&self) -> Result<Option<Finding>> {
-        let Members::Compose { .. } = &self.members else { return Ok(None) };
+    /// What there is to say of it beforehand, and what a person has to do afterwards. `left` is what the images that are left
+    /// were called.
+    pub(super) fn about_pin_file(&self, good: &str, left: &[String]) -> Result<Vec<Finding>> {
+        let todo = |code: &str, text: String| Finding::new(Severity::ToDo, code, text);
+        let named = left.iter().filter(|name| !name.is_empty()).cloned().collect::<Vec<_>>().join(", ");
+        let named = if named.is_empty() { "the image that was left".to_owned() } else { named };
+        let Members::Compose { service, .. } = &self.members else {
+            let why = format!("correct what starts the container: it still names {named}, and brings that back");
+            return Ok(vec![todo("not-pinned", why)]);
+        };
         let Some(path) = &self.options.pin_file else {
-            let why = "docker compose down and up, up --force-recreate, or a pull that brings a new image under the same name \
-                       take what the Compose file says: correct the file, or ask for a pin file";
-            return Ok(Some(Finding::new(Severity::Note, "not-pinned", why)));
+            let why = format!(
+                "correct the Compose file, which still names {named}: docker compose down and up, up --force-recreate, or a pull \
+                 that brings a new image under the same name take what it says"
+            );
+            return Ok(vec![todo("not-pinned", why)]);
         };
         let there = atomic_file::read(path, MOST)?;
-        let strange = there.is_some_and(|bytes| !bytes.starts_with(OURS.as_bytes()));
-        let why =
-            format!("{} was not written by a rollback, and is not replaced: name another pin file", path.display());
-        Ok(strange.then(|| Finding::new(Severity::Blocks, "pin-file", why)))
+        if there.is_some_and(|bytes| !bytes.starts_with(OURS.as_bytes())) {
+            let why =
+                format!("{} was not written by a rollback, and is not replaced: name another pin file", path.display());
+            return Ok(vec![Finding::new(Severity::Blocks, "pin-file", why)]);
+        }
+        let why = format!(
+            "correct the Compose file, which still names {named}, and remove the pin file {} with the next deploy: a rollback \
+             wrote it, and until it is removed it silently keeps {service} on {}, whatever the Compose file says",
+            path.display(),
+            short(good)
+        );
+        Ok(vec![todo("pinned", why)])
     }
 
     /// Writes it, unless it says so already. What runs is right by now.

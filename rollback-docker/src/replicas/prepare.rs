@@ -4,7 +4,7 @@ use super::{Order, Replicas, place::places};
 use crate::{
     disk, error, image,
     member::{Member, State},
-    pins,
+    pins::{self, How, Pinning},
     release::{image_of, short},
     settings::Settings,
     spec,
@@ -50,7 +50,10 @@ impl Replicas {
             let what = format!("the engine did not have {} any more: it was {from}", short(good));
             prepared = prepared.with_finding(Finding::new(Severity::Note, "image-back", what));
         }
-        if let Some(finding) = self.about_pin_file().map_err(|e| e.with_target(&self.id))? {
+        let mut left: Vec<String> = members.iter().filter(|m| m.image != good).map(Member::image_name).collect();
+        left.sort();
+        left.dedup();
+        for finding in self.about_pin_file(good, &left).map_err(|e| e.with_target(&self.id))? {
             prepared = prepared.with_finding(finding);
         }
         let recorded = self.recorded(good).await.map_err(|e| e.with_target(&self.id))?;
@@ -198,7 +201,14 @@ impl Replicas {
         match image::find(&self.engine, id).await? {
             Some(there) => {
                 // Whatever took its pin took it too.
-                pins::pin(&self.engine, &self.pins_at(), id, "", self.options.keep, kept.as_ref()).await?;
+                let pinning = Pinning { given: kept.as_ref(), ..self.pinning(id, How::Recorded) };
+                let note = self.archive().map(|archive| archive.notes()).transpose()?.unwrap_or_default();
+                let note = note.into_iter().find(|note| note.image == id);
+                let pinning = match &note {
+                    Some(note) => Pinning { label: &note.label, at: note.at, ..pinning },
+                    None => pinning,
+                };
+                pins::pin(&self.engine, &self.pins_at(), pinning).await?;
                 Ok((there, back))
             }
             None => {

@@ -23,6 +23,8 @@ async fn an_engine_that_restarts_in_the_middle_only_takes_longer() {
         shop.project.bed.script("restart");
         let report = run.await.unwrap();
         assert_eq!(report.outcome(), &Outcome::Recovered, "{what}: {report}");
+        let text = report.to_string();
+        assert!(text.contains("the engine's events broke off") || text.contains("is not known yet"), "{what}: {text}");
         shop.serves("v1");
     }
 }

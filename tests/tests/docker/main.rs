@@ -5,6 +5,7 @@ mod alone;
 mod another;
 mod bed;
 mod connect;
+mod history;
 mod kill;
 mod laws;
 mod podman;

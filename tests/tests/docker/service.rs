@@ -7,7 +7,7 @@ use rollback_core::{
     seconds,
     verify::{StaysHealthy, Window},
 };
-use rollback_docker::{Container, Order};
+use rollback_docker::{ComposeService, Container, Order};
 use rollback_tests::bed::docker::{Bed, wait_until};
 use std::{fs, time::Duration};
 
@@ -166,6 +166,14 @@ async fn a_good_one_that_never_gets_healthy_costs_nothing() {
         assert_eq!(shop.only()["Id"], before, "{what}: the very container serves that served before");
         let text = report.to_string();
         assert!(text.contains("health check does not pass") || text.contains("does not stay up"), "{what}: {text}");
+        // In its own words, which nobody can read any more afterwards.
+        let words = if good.contains("NEVER_HEALTHY") {
+            "its health check ended with 1, and said: "
+        } else {
+            "it logged last: "
+        };
+        assert!(text.contains(words), "{what}: {text}");
+        assert!(text.contains("ends in the same way") && !text.contains("each part's state"), "{what}: {text}");
     }
 }
 
@@ -203,6 +211,23 @@ async fn what_is_removed_by_hand_and_a_port_that_is_taken_are_named() {
         Err(e) => e.to_string(),
     };
     assert!(said.contains("has no container"), "{said}");
+}
+
+/// A slip of the fingers is answered by what there is.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Docker bed"]
+async fn a_mistyped_service_project_or_container_is_answered_by_what_there_is() {
+    let shop = Shop::new("slip", "", "  other:\n    image: bed/shop:base\n");
+    let engine = || shop.project.bed.engine();
+    let name = shop.project.name.as_str();
+    let service = |project: &str, service: &str, engine| ComposeService::new(engine, project, service);
+    let said = async |target: &dyn Target| target.observe(Look::full()).await.unwrap_err().to_string();
+    let text = said(&service(name, "shopp", engine().await)).await;
+    assert!(text.contains(&format!("the services of {name} that have one are other, shop")), "{text}");
+    let text = said(&service("slipp", "shop", engine().await)).await;
+    assert!(text.contains("the projects here are ") && text.contains(name), "{text}");
+    let text = said(&Container::new(engine().await, "slipp")).await;
+    assert!(text.contains("those that are there: ") && text.contains(&format!("{name}-shop-1")), "{text}");
 }
 
 /// compose#13149: Compose itself has no way back; and somebody who uses it in the middle is not overruled.
@@ -337,7 +362,10 @@ async fn a_pin_file_keeps_the_good_image_through_down_pull_and_up() {
     let shop = Shop::new("pinned", "", "");
     let file = shop.project.dir.join("compose.override.yaml");
     let report = shop.roll_back().await;
-    assert!(report.to_string().contains("down and up"), "{report}");
+    let todo = report.to_do().join("\n");
+    assert!(todo.contains("correct the Compose file") && todo.contains("down and up"), "{report}");
+    assert!(todo.contains(&shop.project.tag("v2")), "{report}");
+    assert!(!report.to_string().contains("order of") || !report.to_string().contains(":  →"), "{report}");
     shop.project.compose(&["up", "-d", "--force-recreate"]);
     shop.serves("v2");
 
@@ -353,6 +381,8 @@ async fn a_pin_file_keeps_the_good_image_through_down_pull_and_up() {
     let _ = fs::remove_file(shop.journal());
     let report = shop.rollback(target).await.run().await.unwrap();
     assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+    let todo = report.to_do().join("\n");
+    assert!(todo.contains(&file.display().to_string()) && todo.contains("silently"), "{report}");
     shop.serves("v1");
     shop.project.down();
     shop.project.compose(&["pull"]);

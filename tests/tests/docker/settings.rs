@@ -95,7 +95,9 @@ async fn settings_that_are_other_than_when_a_release_was_recorded_are_named_and_
         if gone {
             let holders = format!("name=^/rollback.{}", recorded.shop.project.name);
             let bed = &recorded.shop.project.bed;
-            bed.docker(&["rm", bed.docker(&["ps", "-aq", "-f", &holders]).as_str()]);
+            for holder in bed.docker(&["ps", "-aq", "-f", &holders]).lines() {
+                bed.docker(&["rm", holder]);
+            }
         }
         let report = recorded.roll_back().await;
         let named = "recorded: StopTimeout, environment DB_LOGIN; if it does not come up";

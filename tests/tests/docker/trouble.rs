@@ -35,6 +35,7 @@ async fn a_container_that_is_removed_by_hand_in_the_middle_is_made_again_or_not_
         shop.project.bed.docker(&["rm", "-f", &gone]);
         let report = run.await.unwrap();
         assert_eq!(report.outcome(), &Outcome::Recovered, "{gone}: {report}");
+        assert!(report.to_string().contains(&format!("somebody else removed {gone}")), "{report}");
         shop.serves("v1");
         shop.accepted();
     }
@@ -101,7 +102,8 @@ async fn an_earlier_file_that_does_not_come_up_is_stuck_with_its_reason_and_the_
         drop(program);
         // The files that were replaced are kept: forward again by naming them.
         let history = target.history(10).await.unwrap();
-        let (newer, older) = (history[0].id.clone(), history[1].id.clone());
+        let of = |why: &str| history.iter().find(|r| r.why.as_deref() == Some(why)).unwrap().id.clone();
+        let (newer, older) = (of("shop 2"), of("shop 1"));
         let forward = flow(&target, &MemoryJournal::new()).blaming(older).to(Choose::exactly(newer));
         let report = forward.run().await.unwrap();
         assert!(report.outcome().is_good(), "{what}: {report}");

@@ -4,6 +4,7 @@
 
 use crate::error;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
+use futures::TryStreamExt as _;
 use rollback_core::{Effect, Error, Kind, Result};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -335,7 +336,7 @@ impl Engine {
     }
 
     /// Uses a client of yours. The API version is negotiated here. Its own time limit should be longer than the grace of
-    /// your containers.
+    /// your containers. What it was told to modify of its requests is not done to those that read a service of a Swarm.
     ///
     /// # Errors
     /// As [`connect`](Engine::connect).
@@ -451,6 +452,22 @@ impl Engine {
     }
     pub(crate) fn client(&self) -> &Docker {
         &self.client
+    }
+    /// What the engine answers to a GET of its API, whole: the client drops the settings that it does not know, and what is
+    /// written back must not have lost any. `path` is of letters that need no escape.
+    pub(crate) async fn get(&self, path: String) -> std::result::Result<serde_json::Value, bollard::errors::Error> {
+        // The client has no call that gives a body as it is but this one, whose path is replaced.
+        const PLACE: &str = "/containers/rollback.none/export";
+        let there = move |mut request: BollardRequest| {
+            let uri = request.uri().to_string().replace(PLACE, &path);
+            if let Ok(uri) = uri.parse() {
+                *request.uri_mut() = uri;
+            }
+            url_safe(request)
+        };
+        let client = self.client.clone().with_request_modifier(there);
+        let body: Vec<_> = client.export_container("rollback.none").try_collect().await?;
+        Ok(serde_json::from_slice(&body.concat())?)
     }
     /// What an [`Identity`](rollback_core::Identity) gives as its scope.
     pub(crate) fn scope(&self) -> String {

@@ -174,7 +174,7 @@ impl Compose {
 }
 
 /// What would lead it elsewhere is not inherited: which engine, which files and which project are said on its command line.
-pub(crate) fn clean(process: Process) -> Process {
+fn clean(process: Process) -> Process {
     ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "COMPOSE_FILE", "COMPOSE_PROJECT_NAME", "COMPOSE_ENV_FILES"]
         .into_iter()
         .chain(["COMPOSE_REMOVE_ORPHANS", "COMPOSE_DISABLE_ENV_FILE"])

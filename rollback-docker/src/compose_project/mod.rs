@@ -15,7 +15,6 @@ mod options;
 mod prepare;
 mod source;
 
-pub(crate) use compose::clean;
 pub use options::ProjectOptions;
 
 use crate::{

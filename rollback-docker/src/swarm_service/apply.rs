@@ -1,9 +1,9 @@
 //! Tells Swarm.
 
-use super::{SwarmService, Way, observe::Version, prepare::To};
-use crate::{error, marks::Marks};
+use super::{SwarmService, Way, observe::Version, prepare::To, record::Keep};
+use crate::{error, marks::Marks, pins::How};
 use bollard::query_parameters::UpdateServiceOptions;
-use rollback_core::{Applied, Approved, Error, Kind, Payload, Result, Token, Work};
+use rollback_core::{Applied, Approved, Error, Kind, Payload, Result, Timestamp, Token, Work};
 
 impl SwarmService {
     pub(super) async fn carry_out(&self, approved: &Approved, token: Token, work: &Work) -> Result<Applied> {
@@ -25,7 +25,10 @@ impl SwarmService {
         }
         let found = self.find(wanted, &read).await?;
         // What is left must be there to be looked at, and to be gone back to.
-        self.keep(&read.service, &read.template, &super::template::image(&read.template)).await?;
+        let keep = |at, stays| Keep { label: None, how: How::Ran, at, stays: Some(stays) };
+        self.keep(&read.service, &read.template, keep(read.updated.unwrap_or_else(Timestamp::now), wanted)).await?;
+        // Of all that is kept it is the newest, and the last that goes.
+        self.keep(&read.service, &found.spec, keep(Timestamp::now(), &read.told)).await?;
         let mut spec = read.spec.clone();
         let mut options = UpdateServiceOptions {
             version: i32::try_from(version.index)

@@ -8,12 +8,13 @@ mod prepare;
 mod record;
 mod template;
 
-use crate::{connect::Engine, evidence, member};
+use crate::{connect::Engine, evidence, member, pins::How};
 use async_trait::async_trait;
 use observe::Read;
+use record::Keep;
 use rollback_core::{
     Applied, Approved, Artifact, Bounds, Capabilities, Change, Error, EvidenceSource, Fencing, Kind, Look, Observation,
-    Pacing, Prepared, Record, Release, Result, Target, TargetId, Token, Work,
+    Pacing, Prepared, Record, Release, Result, Target, TargetId, Timestamp, Token, Work,
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
@@ -46,8 +47,7 @@ pub enum Way {
 /// - With the order `start-first`, an old task is stopped only once the new one is healthy. With `stop-first` each task's
 ///   place is empty meanwhile; preparing says so.
 ///
-/// The engine must be a manager. To see which spec Swarm remembers, the `docker` command line is asked; without it there is
-/// no [`Way::Previous`].
+/// The engine must be a manager.
 ///
 /// ```no_run
 /// use rollback_core::prelude::*;
@@ -104,7 +104,8 @@ impl SwarmService {
         Arc::make_mut(&mut self.inner).way = way;
         self
     }
-    /// How many recorded releases are kept. Default: 10; at least 1.
+    /// How many recorded releases are kept; beside them as many that a rollback left or brought and nobody recorded. Default:
+    /// 10; at least 1.
     pub fn with_kept_records(mut self, count: usize) -> Self {
         Arc::make_mut(&mut self.inner).keep = count.max(1);
         self
@@ -165,8 +166,8 @@ impl EvidenceSource for SwarmService {
 
 #[async_trait]
 impl Record for SwarmService {
-    /// Keeps the task template that the service has, in a config of the swarm. The oldest beyond
-    /// [`with_kept_records`](SwarmService::with_kept_records) go. Images are on the nodes: a registry keeps them, or nobody
+    /// Keeps the task template that the service has, in a config of the swarm. Of more than
+    /// [`with_kept_records`](SwarmService::with_kept_records) those go that were deployed the longest ago. Images are on the nodes: a registry keeps them, or nobody
     /// does.
     async fn record(&self, label: &str) -> Result<Release> {
         let record = async {
@@ -175,8 +176,9 @@ impl Record for SwarmService {
                 let message = format!("{why}: record when the deploy is over");
                 return Err(Error::new(Kind::Conflict, "record what runs").with_message(message).without_effect());
             }
-            let kept = self.keep(&read.service, &read.template, label).await?;
-            let mut release = Release::new(kept.release).with_label(kept.label);
+            let keep = Keep { label: Some(label), how: How::Recorded, at: Timestamp::now(), stays: None };
+            let kept = self.keep(&read.service, &read.template, keep).await?;
+            let mut release = Release::new(kept.release).with_label(kept.label).with_names(kept.names);
             release.made_at = kept.at;
             Ok(release)
         };

@@ -1,21 +1,15 @@
 //! One read of a service: what it was told, what its tasks are, how far an update is.
 
 use super::{PART, SwarmService, record::timestamp, template};
-use crate::{compose_project::clean, error, marks};
-use bollard::{
-    models::{ServiceSpec, ServiceUpdateStatusStateEnum as Update, Task, TaskSpec, TaskState},
-    query_parameters::{InspectServiceOptions, ListTasksOptions},
-};
+use crate::{error, image, marks};
+use bollard::models::{Service, ServiceSpec, ServiceUpdateStatusStateEnum as Update, Task, TaskSpec, TaskState};
 use rollback_core::{
     Error, Identity, InFlight, Kind, Look, Observation, Ours, PartState, Payload, Release, ReleaseId, Result, RunId,
-    Running, Settled, Stored, Timestamp, Token, Trace, process::Process, redact::without_secrets, seconds,
+    Running, Settled, Stored, Timestamp, Token, Trace, redact::without_secrets, seconds,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 /// Tasks of what the service was told that failed: from so many on, waiting will not help.
 const FAILED: usize = 3;
@@ -60,9 +54,16 @@ pub(super) struct Read {
     pub(super) told: ReleaseId,
     pub(super) updated: Option<Timestamp>,
     pub(super) update: Option<Update>,
+    /// The one spec that Swarm remembers.
+    pub(super) previous: Option<ServiceSpec>,
+    /// Settings of it that this library does not know.
+    pub(super) lost: Vec<String>,
     message: String,
     started: Option<String>,
     tasks: Vec<Task>,
+    /// The same of what its tasks were made from, by the task's id.
+    lost_of_tasks: BTreeMap<String, Vec<String>>,
+    lost_of_previous: Vec<String>,
 }
 
 /// A release, and what its tasks are made from.
@@ -70,6 +71,8 @@ pub(super) struct Read {
 pub(super) struct Known {
     pub(super) release: Release,
     pub(super) spec: TaskSpec,
+    /// Settings of it that this library does not know.
+    pub(super) lost: Vec<String>,
 }
 
 impl SwarmService {
@@ -81,9 +84,20 @@ impl SwarmService {
     }
 
     async fn ask(&self) -> Result<Read> {
-        let (client, name) = (self.inner.engine.client(), &self.inner.name);
+        let (engine, name) = (&self.inner.engine, &self.inner.name);
         let operation = || format!("look at the service {name}");
-        let service = client.inspect_service(name, None::<InspectServiceOptions>).await.map_err(|e| {
+        let missing = || {
+            let e = Error::new(Kind::Unexpected, operation());
+            e.with_message("the engine gives it without id, version or template").without_effect()
+        };
+        // As all names of services are; anything else would ask for something else.
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || !name.chars().all(plain) {
+            let e =
+                Error::new(Kind::NotFound, operation()).with_message("no service has such a name: docker service ls");
+            return Err(e.without_effect());
+        }
+        let mut raw = engine.get(format!("/services/{name}")).await.map_err(|e| {
             if error::status(&e) == Some(503) {
                 return Error::new(Kind::Unsupported, operation())
                     .with_message("this engine manages no swarm: connect to a manager")
@@ -92,17 +106,28 @@ impl SwarmService {
             }
             error::read(operation())(e)
         })?;
-        let missing = || {
-            let e = Error::new(Kind::Unexpected, operation());
-            e.with_message("the engine gives it without id, version or template").without_effect()
-        };
+        let unreadable =
+            |e: serde_json::Error| Error::new(Kind::Unexpected, operation()).with_source(e).without_effect();
+        let mut take = |what: &str| raw.get_mut(what).map(Value::take).filter(|spec| !spec.is_null());
+        let (spec, previous) = (take("Spec").ok_or_else(missing)?, take("PreviousSpec"));
+        let (spec, lost) = template::typed::<ServiceSpec>(spec).map_err(unreadable)?;
+        let previous = previous.map(template::typed::<ServiceSpec>).transpose().map_err(unreadable)?;
+        let (previous, lost_of_previous) = previous.map_or((None, vec![]), |(spec, lost)| (Some(spec), lost));
+        let service: Service = serde_json::from_value(raw).map_err(unreadable)?;
         let id = service.id.clone().ok_or_else(missing)?;
-        let spec = service.spec.clone().ok_or_else(missing)?;
         let template = spec.task_template.clone().ok_or_else(missing)?;
-        // By id: another service may have the name by now.
-        let filters = HashMap::from([("service".to_owned(), vec![id.clone()])]);
-        let tasks = client.list_tasks(Some(ListTasksOptions { filters: Some(filters) })).await;
-        let tasks = tasks.map_err(error::read("list the tasks of the service"))?;
+        // By id: another service may have the name by now. {"service":["…"]}
+        let tasks = engine.get(format!("/tasks?filters=%7B%22service%22%3A%5B%22{id}%22%5D%7D")).await;
+        let all = tasks.map_err(error::read("list the tasks of the service"))?;
+        let (mut tasks, mut lost_of_tasks) = (vec![], BTreeMap::new());
+        for raw in all.as_array().into_iter().flatten() {
+            let (task, mut lost) = template::typed::<Task>(raw.clone()).map_err(unreadable)?;
+            lost.retain(|path| path.starts_with("Spec."));
+            if let Some(id) = task.id.clone().filter(|_| !lost.is_empty()) {
+                lost_of_tasks.insert(id, lost);
+            }
+            tasks.push(task);
+        }
         let update = service.update_status.unwrap_or_default();
         Ok(Read {
             version: service.version.and_then(|version| version.index).ok_or_else(missing)?,
@@ -112,65 +137,57 @@ impl SwarmService {
             message: update.message.unwrap_or_default(),
             started: update.started_at,
             tasks,
+            previous,
+            lost,
+            lost_of_tasks,
+            lost_of_previous,
             service: id,
             spec,
             template,
         })
     }
 
-    /// The service as the engine writes it. The client of the API knows fewer fields: not the spec that Swarm remembers.
-    pub(super) async fn raw(&self, service: &str) -> Option<Value> {
-        let cli = self.inner.engine.cli()?;
-        let arguments = ["service", "inspect", "--format", "{{json .}}", service];
-        let argv = ["docker"].into_iter().chain(cli.iter().map(String::as_str)).chain(arguments);
-        let out = clean(Process::new(argv)).within(seconds(10)).run().await.ok()?;
-        out.is_success().then(|| serde_json::from_slice(&out.stdout).ok()).flatten()
-    }
-    pub(super) async fn previous(&self, service: &str) -> Option<ServiceSpec> {
-        let mut raw = self.raw(service).await?;
-        serde_json::from_value(raw.get_mut("PreviousSpec")?.take()).ok()
-    }
-
-    /// Every release that is known, newest first. The first is what the service is told.
+    /// Every release that is known, the one that was deployed last first. That is what the service is told.
     pub(super) async fn known(&self, read: &Read) -> Result<Vec<Known>> {
         let mut known: Vec<Known> = vec![];
-        let mut add = |spec: &TaskSpec, label: Option<&str>, at: Option<Timestamp>| {
+        let mut add = |spec: &TaskSpec, lost: &[String], at: Option<Timestamp>| {
             let id = template::release(spec);
-            match known.iter_mut().find(|known| known.release.id == id) {
-                Some(known) => {
-                    // It was made when it was first seen.
-                    known.release.made_at = [known.release.made_at, at].into_iter().flatten().min();
-                    if let Some(label) = label {
-                        label.clone_into(&mut known.release.label);
-                    }
-                }
-                None => {
-                    let label = label.map_or_else(|| template::image(spec), str::to_owned);
-                    let mut release = Release::new(id).with_label(label);
-                    release.made_at = at;
-                    known.push(Known { release, spec: spec.clone() });
-                }
-            }
+            let at_of = known.iter().position(|known| known.release.id == id);
+            let at_of = at_of.unwrap_or_else(|| {
+                let release = Release::new(id).with_label(template::image(spec));
+                known.push(Known { release, spec: spec.clone(), lost: lost.to_vec() });
+                known.len() - 1
+            });
+            let release = &mut known[at_of].release;
+            release.made_at = release.made_at.max(at);
         };
-        add(&read.template, None, read.updated);
+        add(&read.template, &read.lost, read.updated);
         for task in &read.tasks {
             if let Some(spec) = &task.spec {
-                add(spec, None, timestamp(task.created_at.as_ref()));
+                let lost = task.id.as_ref().and_then(|id| read.lost_of_tasks.get(id));
+                add(spec, lost.map_or(&[], Vec::as_slice), timestamp(task.created_at.as_ref()));
             }
         }
-        for recorded in self.recorded(&read.service).await? {
-            add(&recorded.spec, Some(&recorded.label), recorded.at);
+        // It was replaced when the service was last written, so it is older than that, and newer than all else.
+        if let Some(spec) = read.previous.as_ref().and_then(|previous| previous.task_template.as_ref()) {
+            add(spec, &read.lost_of_previous, read.updated.map(|at| Timestamp(at.0.saturating_sub(1))));
         }
-        if let Some(spec) = self.previous(&read.service).await.and_then(|previous| previous.task_template) {
-            let unknown = known.iter().all(|known| known.release.id != template::release(&spec));
-            if unknown {
-                // It was replaced when the service was last written, so it is older than that.
-                let before = read.updated.map(|at| Timestamp(at.0.saturating_sub(1)));
-                let mut release = Release::new(template::release(&spec)).with_label(template::image(&spec));
-                release.made_at = before;
-                known.push(Known { release, spec });
+        let recorded = self.recorded(&read.service).await?;
+        for recorded in &recorded {
+            add(&recorded.spec, &[], recorded.at);
+        }
+        for recorded in recorded {
+            if let Some(known) = known.iter_mut().find(|known| known.release.id == recorded.release) {
+                image::call(&mut known.release, &recorded.label);
+                known.release.names.extend(recorded.names);
             }
         }
+        // Whoever wrote the service last came after all others, whatever any clock says.
+        let last = known.iter().skip(1).filter_map(|known| known.release.made_at).max();
+        if let (Some(told), Some(last)) = (known.first_mut(), last) {
+            told.release.made_at = told.release.made_at.max(Some(last));
+        }
+        // Stable: what it is told stays first.
         known.sort_by_key(|known| std::cmp::Reverse(known.release.made_at));
         Ok(known)
     }
@@ -215,9 +232,9 @@ impl SwarmService {
                 && matches!(read.update, Some(Update::ROLLBACK_STARTED | Update::ROLLBACK_COMPLETED)) =>
             {
                 // Swarm's own rollback leaves no label, but it says that it was one: the next one would go forward again.
-                self.previous(&read.service).await.and_then(|previous| previous.task_template).map(|left| Trace {
+                read.previous.as_ref().and_then(|previous| previous.task_template.as_ref()).map(|left| Trace {
                     run: RunId::from("swarm"),
-                    left: template::release(&left),
+                    left: template::release(left),
                     reached: read.told.clone(),
                     at: read.updated.unwrap_or(Timestamp(0)),
                 })

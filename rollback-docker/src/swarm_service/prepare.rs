@@ -7,12 +7,13 @@ use super::{
 };
 use crate::diff;
 use bollard::models::{
-    ServiceSpec, ServiceSpecRollbackConfigOrderEnum as RollbackOrder,
-    ServiceSpecUpdateConfigFailureActionEnum as OnFailure, ServiceSpecUpdateConfigOrderEnum as UpdateOrder,
+    ServiceSpecRollbackConfigOrderEnum as RollbackOrder, ServiceSpecUpdateConfigFailureActionEnum as OnFailure,
+    ServiceSpecUpdateConfigOrderEnum as UpdateOrder,
 };
 use rollback_core::{Change, DiffLine, Error, Finding, Kind, Payload, Prepared, ReleaseId, Result, Severity, Stored};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// What apply is given.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,12 +50,10 @@ impl SwarmService {
         let read = self.read().await?;
         let found = self.find(wanted, &read).await?;
         let way = self.inner.way;
-        let raw = self.raw(&read.service).await;
         if way == Way::Previous && read.told != *wanted {
-            let previous = raw.as_ref().and_then(|raw| raw.get("PreviousSpec")?.get("TaskTemplate").cloned());
-            let previous = previous.and_then(|spec| serde_json::from_value(spec).ok());
-            if previous.as_ref().map(template::release).as_ref() != Some(wanted) {
-                let which = previous.as_ref().map_or_else(|| "none".to_owned(), template::image);
+            let previous = read.previous.as_ref().and_then(|previous| previous.task_template.as_ref());
+            if previous.map(template::release).as_ref() != Some(wanted) {
+                let which = previous.map_or_else(|| "none".to_owned(), template::image);
                 return Err(Error::new(Kind::NotFound, "prepare the release")
                     .with_message(format!(
                         "Swarm remembers one spec, and it is not this one ({which}): order the rollback by a spec that is given, not by the one that Swarm remembers"
@@ -71,7 +70,7 @@ impl SwarmService {
             _ => line,
         }));
         let mut prepared = Prepared::new(change).with_diff(diff::bounded(lines));
-        for finding in findings(&read, way, raw.as_ref()) {
+        for finding in findings(&read, &found, way) {
             prepared = prepared.with_finding(finding);
         }
         Ok(prepared.with_instructions(Payload::of(&To { way })?))
@@ -94,7 +93,7 @@ fn env(from: &Value, to: &Value) -> DiffLine {
     DiffLine::new("environment", names(&from, &to), names(&to, &from))
 }
 
-fn findings(read: &Read, way: Way, raw: Option<&Value>) -> Vec<Finding> {
+fn findings(read: &Read, found: &Known, way: Way) -> Vec<Finding> {
     let mut findings = vec![];
     let mut find = |severity, code: &str, text: &str| findings.push(Finding::new(severity, code, text));
     let spec = &read.spec;
@@ -150,24 +149,14 @@ fn findings(read: &Read, way: Way, raw: Option<&Value>) -> Vec<Finding> {
             }
         }
     }
-    if way == Way::Given && raw.is_some_and(|raw| loses(raw.get("Spec"), spec)) {
-        find(
-            Severity::Blocks,
-            "newer-engine",
-            "the service uses settings that this version of the library does not know and would lose: order \
-             Swarm's own rollback, or use a newer version",
+    let lost: BTreeSet<&str> = read.lost.iter().chain(&found.lost).map(String::as_str).collect();
+    if way == Way::Given && !lost.is_empty() {
+        let names = lost.into_iter().collect::<Vec<_>>().join(", ");
+        let text = format!(
+            "the service uses settings that this version of the library does not know and would lose ({names}): have Swarm go \
+             back by itself, or use a newer version"
         );
+        find(Severity::Blocks, "newer-engine", &text);
     }
     findings
-}
-
-/// Writing back what was read would lose something.
-fn loses(raw: Option<&Value>, spec: &ServiceSpec) -> bool {
-    let Some(raw) = raw else { return false };
-    let known = serde_json::to_value(spec).unwrap_or_default();
-    let at = |path: &str| path.split('.').try_fold(raw, |at, key| at.get(key)).cloned().unwrap_or_default();
-    // What says nothing may be left out; what has a value must come back.
-    diff::of(raw, &known, false)
-        .iter()
-        .any(|(path, line)| line.from.is_some() && line.to.is_none() && !template::is_nothing(&at(path)))
 }

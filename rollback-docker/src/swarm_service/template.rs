@@ -3,8 +3,10 @@
 //! The same template is written in several ways: engines leave out what is as by default, or say it. So all of that is left
 //! out before it is compared.
 
+use crate::diff;
 use bollard::models::TaskSpec;
 use rollback_core::{Digest, ReleaseId};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 /// A template in the one way of writing it. Not part of it: the count by which an update is forced.
@@ -63,6 +65,38 @@ pub(super) fn is_nothing(value: &Value) -> bool {
     }
 }
 
+/// What the engine says, as the client's types, which write a health check other than the engine does, and read only what they
+/// write. Of a setting that they do not know, nothing would be left: which those are.
+pub(super) fn typed<T: Serialize + DeserializeOwned>(mut raw: Value) -> serde_json::Result<(T, Vec<String>)> {
+    health_checks_as_the_client_writes_them(&mut raw);
+    let typed: T = serde_json::from_value(raw.clone())?;
+    let lost = lost(&raw, &serde_json::to_value(&typed)?);
+    Ok((typed, lost))
+}
+
+fn health_checks_as_the_client_writes_them(value: &mut Value) {
+    match value {
+        Value::Object(all) => {
+            if let Some(Value::Object(container)) = all.get_mut("ContainerSpec")
+                && let Some(check) = container.remove("Healthcheck")
+            {
+                container.insert("HealthCheck".into(), check);
+            }
+            all.values_mut().for_each(health_checks_as_the_client_writes_them);
+        }
+        Value::Array(all) => all.iter_mut().for_each(health_checks_as_the_client_writes_them),
+        _ => {}
+    }
+}
+
+/// Writing back what was read would lose these. What says nothing may be left out; what has a value must come back.
+fn lost(raw: &Value, known: &Value) -> Vec<String> {
+    let at = |path: &str| path.split('.').try_fold(raw, |at, key| at.get(key)).cloned().unwrap_or_default();
+    let differs = diff::of(raw, known, false).into_iter();
+    let lost = differs.filter(|(path, line)| line.from.is_some() && line.to.is_none() && !is_nothing(&at(path)));
+    lost.map(|(path, _)| path).collect()
+}
+
 /// The release that a template is.
 pub(super) fn release(spec: &TaskSpec) -> ReleaseId {
     ReleaseId::new(Digest::of(ordered(&canonical(spec)).as_bytes()).as_str())
@@ -112,5 +146,42 @@ mod tests {
         let other = read(json!({ "ContainerSpec": { "Image": "shop:1", "Env": ["A=2"] } }));
         assert_ne!(release(&short), release(&other));
         assert_eq!(image(&read(json!({ "ContainerSpec": { "Image": "shop:1@sha256:ab" } }))), "shop:1");
+    }
+
+    /// As engines answer: with a health check, and without what the command line shows as defaults.
+    #[test]
+    fn nothing_of_what_the_engine_says_is_lost_and_what_would_be_is_named() {
+        let raw = |image: &str, more: Value| {
+            let mut spec = json!({
+                "Name": "web", "Labels": {},
+                "TaskTemplate": {
+                    "ContainerSpec": {
+                        "Image": image, "Init": false, "DNSConfig": {}, "Isolation": "default",
+                        "Healthcheck": { "Test": ["CMD", "/bin/shop", "health"], "Interval": 1_000_000_000 },
+                        "Privileges": { "CredentialSpec": null, "SELinuxContext": null, "NoNewPrivileges": false },
+                        "Mounts": [{ "Type": "volume", "Source": "data", "Target": "/data" }],
+                        "Configs": [{ "File": { "Name": "c", "UID": "0", "GID": "0", "Mode": 292 }, "ConfigID": "p", "ConfigName": "c" }],
+                    },
+                    "Resources": { "Limits": { "MemoryBytes": 67_108_864 }, "Reservations": {} },
+                    "Placement": {}, "ForceUpdate": 0, "Runtime": "container",
+                },
+                "Mode": { "Replicated": { "Replicas": 1 } },
+                "EndpointSpec": { "Mode": "vip", "Ports": [{ "Protocol": "tcp", "TargetPort": 8080, "PublishedPort": 9002 }] },
+            });
+            for (key, value) in more.as_object().unwrap() {
+                spec["TaskTemplate"]["ContainerSpec"][key] = value.clone();
+            }
+            spec
+        };
+        let read = |raw| typed::<bollard::models::ServiceSpec>(raw).unwrap();
+        let (spec, lost) = read(raw("shop:1", json!({})));
+        assert_eq!(lost, [""; 0]);
+        let template = spec.task_template.unwrap();
+        assert!(template.container_spec.as_ref().unwrap().health_check.is_some());
+        // What is written back is read by the engine under either name, and a release of its own is one with another check.
+        let other = json!({ "Healthcheck": { "Test": ["CMD", "/bin/shop", "health"], "Interval": 2_000_000_000 } });
+        assert_ne!(release(&template), release(&read(raw("shop:1", other)).0.task_template.unwrap()));
+        let (_, lost) = read(raw("shop:1", json!({ "Comet": { "Tail": 7 }, "Off": false })));
+        assert_eq!(lost, ["TaskTemplate.ContainerSpec.Comet.Tail"]);
     }
 }

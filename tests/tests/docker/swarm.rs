@@ -330,3 +330,124 @@ async fn a_rollback_to_what_does_not_come_up_stops_at_the_first_healthy_task() {
     println!("measured: this library, to what does not come up: {left} of 2 healthy tasks left");
     assert!(left >= 1, "{report}");
 }
+
+/// As the command line and stacks make services: with defaults that the engine does not say, and with everything else. Nothing
+/// of it is lost on the way back, the health check least of all.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Docker bed"]
+async fn services_as_the_command_line_makes_them_go_back_with_all_of_their_settings() {
+    let bed = Bed::here();
+    let web = Web::new("swarm-plain", "v1", &[]);
+    let (project, name) = (&web.project, web.name());
+    let file = project.dir.join("settings");
+    std::fs::write(&file, "on").unwrap();
+    let config = format!("{name}-settings");
+    bed.docker(&["config", "create", &config, &file.display().to_string()]);
+    let check = "--health-cmd;/bin/shop health;--health-interval;1s;--health-retries;5;--health-start-period;20s";
+    let mount =
+        format!("--mount;type=volume,source={name}-data,target=/data;--mount;type=tmpfs,target=/t,tmpfs-size=1000000");
+    let limits = "--limit-memory;128m;--reserve-cpu;0.01;--ulimit;nofile=100:200;--cap-add;NET_ADMIN;--init;--log-driver;json-file;\
+                  --update-max-failure-ratio;0.2;--restart-max-attempts;9;--label;team=till;--container-label;a=b;--hostname;till";
+    let configs = format!("--config;source={config},target=/settings");
+    for (what, flags) in [
+        ("bare", String::new()),
+        ("ports", "--publish;8080;--env;A=1;--replicas;2".into()),
+        ("health", check.into()),
+        ("mounts", mount),
+        ("limits", limits.into()),
+        ("configs", configs),
+    ] {
+        let service = format!("{name}-{what}");
+        let flags: Vec<&str> = flags.split(';').filter(|flag| !flag.is_empty()).collect();
+        let create = ["service", "create", "--detach", "--no-resolve-image", "--name", &service];
+        bed.docker(&[&create[..], &flags, &[&project.tag("v1")]].concat());
+        goes_back(project, &service).await;
+        bed.docker(&["service", "rm", &service]);
+    }
+    let stack = format!("{name}-stack");
+    let yaml = format!(
+        "services:\n  web:\n    image: {}\n    environment: {{A: \"1\"}}\n    ports: [\"8080\"]\n    volumes: [\"data:/data\"]\n    \
+         healthcheck: {{test: [CMD, /bin/shop, health], interval: 1s, retries: 5}}\n    configs: [c]\n    \
+         deploy: {{replicas: 2, update_config: {{order: start-first}}}}\nconfigs: {{c: {{file: {}}}}}\nvolumes: {{data: {{}}}}\n",
+        project.tag("v1"),
+        file.display()
+    );
+    let compose = project.dir.join("stack.yaml");
+    std::fs::write(&compose, yaml).unwrap();
+    bed.docker(&[
+        "stack",
+        "deploy",
+        "--detach=true",
+        "--resolve-image",
+        "never",
+        "-c",
+        &compose.display().to_string(),
+        &stack,
+    ]);
+    goes_back(project, &format!("{stack}_web")).await;
+    bed.docker(&["stack", "rm", &stack]);
+    wait_until("the stack is gone", || {
+        bed.docker(&["stack", "ls", "--format", "{{.Name}}"]).lines().all(|s| s != stack)
+    });
+    wait_until("the config is free", || bed.try_docker(&["config", "rm", &config]).is_ok());
+}
+
+/// From v2 to v1 in the default way, with all that it was given at first.
+async fn goes_back(project: &Project, service: &str) {
+    let bed = &project.bed;
+    project.image("v2", "");
+    let spec = || {
+        let json = bed.docker(&["service", "inspect", service]);
+        let mut spec = serde_json::from_str::<Value>(&json).unwrap()[0]["Spec"].take();
+        let labels = spec["Labels"].as_object_mut().unwrap();
+        labels.retain(|name, _| !name.starts_with("rollback."));
+        spec["TaskTemplate"]["ForceUpdate"] = 0.into();
+        spec
+    };
+    let runs = |tag: &str| {
+        let all =
+            bed.docker(&["service", "ls", "-f", &format!("name={service}"), "--format", "{{.Replicas}} {{.Image}}"]);
+        let up = all.lines().any(|line| {
+            line.split_once('/').is_some_and(|(up, rest)| rest.starts_with(&format!("{up} ")))
+                && line.ends_with(&project.tag(tag))
+        });
+        let state =
+            bed.docker(&["service", "inspect", "-f", "{{if .UpdateStatus}}{{.UpdateStatus.State}}{{end}}", service]);
+        up && matches!(state.as_str(), "" | "completed")
+    };
+    wait_until("it is up", || runs("v1"));
+    let before = spec();
+    bed.docker(&["service", "update", "--detach", "--no-resolve-image", "--image", &project.tag("v2"), service]);
+    wait_until("it is deployed", || runs("v2"));
+    let target = SwarmService::new(bed.engine().await, service);
+    let report = flow(&target).run().await.unwrap();
+    assert_eq!(report.outcome(), &Outcome::Recovered, "{service}: {report}");
+    assert_eq!(spec(), before, "{service}: {report}");
+    let id = bed.docker(&["service", "inspect", "-f", "{{.ID}}", service]);
+    let kept = bed.docker(&["config", "ls", "-q", "-f", &format!("label=rollback.service={id}")]);
+    for config in kept.lines() {
+        bed.docker(&["config", "rm", config]);
+    }
+}
+
+/// A, B, A again, C: before C there was A; and what every rollback goes back to is never let go of.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Docker bed"]
+async fn a_service_goes_back_to_what_was_deployed_last_before() {
+    let web = Web::new("swarm-order", "v1", &["--update-order", "start-first"]);
+    let target = web.target().await.with_kept_records(1);
+    let record = async |label: &str| target.recorder().unwrap().record(label).await.unwrap();
+    let first = record("A").await;
+    web.deploy("v2");
+    web.docker(&["service", "update", "--detach", "--no-resolve-image", "--image", &web.tag("v1"), web.name()]);
+    web.wait();
+    let again = record("A2").await;
+    assert_eq!((&again.id, again.label.as_str(), &again.names[..]), (&first.id, "A2", &["A".to_owned()][..]));
+    for tag in ["v3", "v4"] {
+        web.deploy(tag);
+        let report = flow(&target).run().await.unwrap();
+        assert_eq!(report.outcome(), &Outcome::Recovered, "{report}");
+        assert_eq!(report.chosen().unwrap().wanted.label, "A2", "{report}");
+        assert_eq!(web.image(), web.tag("v1"));
+    }
+}

@@ -31,6 +31,19 @@
 //! look into it, and it certainly is this engine's; otherwise `disk-unknown` notes why not. The nodes of a swarm are other
 //! hosts: `nodes-unknown`.
 //!
+//! # What there is to go back to
+//! The engine does not remember what was deployed. So a release counts as deployed that was
+//! [recorded](rollback_core::record::record) (on the engine, in an archive or in the ledger), that a rollback left or brought, or
+//! that runs now; newest is the one whose last deploy was last, however often it was deployed. Only among those
+//! `Choose::verified()`, `or_previous()`, `previous()`, `nth()`, `as_of()` and break-glass choose.
+//!
+//! Other images of the same repository, and one that was [pulled](ComposeService::pull), are in the history as
+//! [undeployed](rollback_core::Release::undeployed): they are gone to by name alone (`Choose::exactly` with an id, a tag or a
+//! label). Where nothing was recorded yet, the refusal lists them with tag, short id and time, so that one can be named.
+//!
+//! Of a project the same holds for [edited images](ComposeProject::edit_images); commits and backups count as deployed, because you
+//! name them as the source of what is. A Swarm keeps what its service was told, so all that it knows was deployed.
+//!
 //! # What is recorded at a deploy
 //! Of a [`ComposeService`] and a [`Container`]: the image, held against a prune; and what the containers were given (environment,
 //! mounts, networks, limits, labels), so that preparing a rollback can name what is other by now. What runs keeps the settings
@@ -43,7 +56,10 @@
 //! The values may be secrets. They are kept where those of what runs are, by the engine: in the environment of the container
 //! that holds the image, which `docker inspect` shows and no list. In an archive they are in a file that only its owner may
 //! read. They go when the record goes, which is after as many more records as are
-//! [kept](ComposeService::with_kept_records): a password that must not lie there for longer is better given as a file.
+//! [kept](ComposeService::with_kept_records): a password that must not lie there for longer is better given as a file. What is
+//! deployed again, or gone back to, is the newest record again. Of what a rollback leaves or brings and nobody
+//! recorded the image is held likewise, without what its containers were given and with a count of its own: as far as the engine
+//! takes it, and the report says so where it did not.
 //!
 //! After each deploy:
 //! ```no_run
@@ -57,7 +73,8 @@
 //! On containers that a rollback made, and on Swarm services, the labels `rollback.key`, `rollback.for`,
 //! `rollback.image-name` and `rollback.trace`. For each image that was recorded or left a tag below `rollback/`, and a container
 //! that never starts: leave both, they hold it against a prune. In a swarm, configs with the task template of each release
-//! that was recorded or left, environment included. Beside a Compose project the folder `.rollback`.
+//! that was recorded or left, environment included. Beside a Compose project the folder `.rollback`, for its owner only, which
+//! git ignores.
 //!
 //! # Evidence
 //! Before the first change: `docker-tasks/1` (Swarm), `docker-ps/1`, `docker-inspect/1` (JSON, without the values of the

@@ -23,6 +23,26 @@ const WORDS: [&str; 18] = [
     "authorization",
     "cookie",
 ];
+/// The same, but too short to be looked for within a longer name.
+const WHOLE_WORDS: [&str; 2] = ["pass", "sig"];
+/// What secrets begin with by which their makers tell them: AWS, GitHub, GitLab, Slack, Stripe, Google; and with how many
+/// letters in all they are one.
+const SHAPES: [(&str, usize); 13] = [
+    ("AKIA", 20),
+    ("ASIA", 20),
+    ("ghp_", 20),
+    ("gho_", 20),
+    ("ghs_", 20),
+    ("ghu_", 20),
+    ("github_pat_", 20),
+    ("glpat-", 20),
+    ("xoxb-", 20),
+    ("xoxp-", 20),
+    ("sk_live_", 20),
+    ("AIza", 30),
+    // The beginning of a JSON object in base64: the head of a JSON web token.
+    ("eyJ", 20),
+];
 /// What stands right before a secret without saying what it is.
 const BEFORE: [&str; 2] = ["bearer ", "private key-----"];
 
@@ -38,8 +58,9 @@ pub fn names_a_secret(name: &str) -> bool {
     WORDS.iter().any(|word| lower.contains(word))
 }
 
-/// Blanks out what follows `password=`, `DB_TOKEN_OLD:`, `Bearer` and the like, to the end of the line (too much is better
-/// than too little), and what stands before the `@` of a URL.
+/// Blanks out what follows `password=`, `DB_TOKEN_OLD:`, `--token`, `Bearer` and the like, to the end of the line (too much is
+/// better than too little), what stands before the `@` of a URL, and words that are known to be secrets by how they begin:
+/// JSON web tokens, keys of large providers.
 ///
 /// ```
 /// use rollback_core::redact::without_secrets;
@@ -47,14 +68,20 @@ pub fn names_a_secret(name: &str) -> bool {
 /// assert_eq!(without_secrets("to postgres://shop:hunter2@db/shop"), "to postgres://[redacted]@db/shop");
 /// ```
 pub fn without_secrets(line: &str) -> String {
-    let line = without_logins(line);
+    let line = without_shapes(&without_logins(line));
     let lower = line.to_ascii_lowercase();
     let named = WORDS
         .iter()
         .flat_map(|word| lower.match_indices(word).map(|(at, word)| at + word.len()))
         .filter_map(|at| lower.get(at..).and_then(value_after).map(|length| at + length));
+    let alone = |at: usize| !lower[..at].ends_with(|c: char| c.is_alphanumeric() || "_-".contains(c));
+    let whole = WHOLE_WORDS
+        .iter()
+        .flat_map(|word| lower.match_indices(word).filter(|(at, _)| alone(*at)).map(|(at, word)| at + word.len()))
+        .filter_map(|at| lower.get(at..).and_then(separator).map(|length| at + length));
+    let flags = lower.match_indices("--").filter_map(|(at, _)| flag_value(&lower[at..]).map(|length| at + length));
     let known = BEFORE.iter().filter_map(|before| lower.find(before).map(|at| at + before.len()));
-    match named.chain(known).min() {
+    match named.chain(whole).chain(flags).chain(known).min() {
         Some(at) if !line[at..].trim().is_empty() => format!("{} [redacted]", line[..at].trim_end()),
         _ => line,
     }
@@ -102,11 +129,40 @@ pub fn shortened(text: &str, most: usize) -> String {
     format!("{head} … {tail}")
 }
 
-/// Where the value begins after a word that names a secret: past the rest of the name, a quote or a space, and `:` or `=`.
+/// Where the value begins after a word that names a secret: past the rest of the name, and what separates them.
 fn value_after(rest: &str) -> Option<usize> {
     let name = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "_-.".contains(c)))?;
-    let rest = &rest[name..];
-    rest.find([':', '=']).filter(|i| *i <= 3 && rest[..*i].chars().all(|c| " \"'\\]".contains(c))).map(|i| name + i + 1)
+    separator(&rest[name..]).map(|length| name + length)
+}
+
+/// Past a quote or a space, and `:`, `=` or `is`.
+fn separator(rest: &str) -> Option<usize> {
+    if rest.starts_with(" is ") {
+        return Some(4);
+    }
+    rest.find([':', '=']).filter(|i| *i <= 3 && rest[..*i].chars().all(|c| " \"'\\]".contains(c))).map(|i| i + 1)
+}
+
+/// Of `--api-key value` where the value begins.
+fn flag_value(rest: &str) -> Option<usize> {
+    let end = rest.find(char::is_whitespace)?;
+    names_a_secret(&rest[..end]).then_some(end + 1)
+}
+
+/// Without the words that are secrets by how they begin.
+fn without_shapes(line: &str) -> String {
+    let of_a_word = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    let (mut text, mut rest) = (String::with_capacity(line.len()), line);
+    while let Some(at) = rest.find(of_a_word) {
+        let (before, after) = rest.split_at(at);
+        let (word, behind) = after.split_at(after.find(|c| !of_a_word(c)).unwrap_or(after.len()));
+        let secret = SHAPES.iter().any(|(begins, length)| word.len() >= *length && word.starts_with(begins));
+        text.push_str(before);
+        text.push_str(if secret { "[redacted]" } else { word });
+        rest = behind;
+    }
+    text.push_str(rest);
+    text
 }
 
 /// `scheme://user:password@host` without user and password.
@@ -152,6 +208,15 @@ mod tests {
             ("sent Bearer abc", "sent Bearer [redacted]"),
             ("env DB_PASSWORD_OLD = x", "env DB_PASSWORD_OLD = [redacted]"),
             ("token:", "token:"),
+            ("start --token abc -v", "start --token [redacted]"),
+            ("start --retry-tokens", "start --retry-tokens"),
+            ("the password is abc", "the password is [redacted]"),
+            ("GET /blob?sig=abc", "GET /blob?sig= [redacted]"),
+            (r#"{"pass":"abc"}"#, r#"{"pass": [redacted]"#),
+            ("the design: bypass: on", "the design: bypass: on"),
+            ("sent eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc on", "sent [redacted] on"),
+            ("used AKIAIOSFODNN7EXAMPLE, ghp_0123456789abcdefghij", "used [redacted], [redacted]"),
+            ("AKIA is a prefix", "AKIA is a prefix"),
             ("-----BEGIN RSA PRIVATE KEY-----MIIE", "-----BEGIN RSA PRIVATE KEY----- [redacted]"),
             ("to amqp://u:p@mq:5672/a and redis://:p@r", "to amqp://[redacted]@mq:5672/a and redis://[redacted]@r"),
             ("see https://example.com/a@b", "see https://example.com/a@b"),

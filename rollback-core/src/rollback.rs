@@ -284,7 +284,7 @@ impl Rollback {
     /// Keeps what was set here, but for what [`Policy::break_glass`] takes back: supports are optional, nobody is asked for
     /// an approval (what would have taken one is in the report as lost; a release known bad takes one all the same), there is
     /// neither a budget nor a floor of capacity,
-    /// and no reply is waited for longer than 5 s.
+    /// and no reply but that to a write is waited for longer than 5 s.
     ///
     /// Without a journal the record goes to the [`spool`](Rollback::spool): by default a folder of the user's state. A test
     /// gives a temporary one.

@@ -494,10 +494,8 @@ impl Driver<'_> {
 
     async fn approve(&mut self, digest: Digest, of: Vec<String>, time: Duration) -> Answer {
         let Some(approver) = &self.setup.approver else {
-            let nobody = Error::new(Kind::Invalid, "ask for approval").with_message(format!(
-                "this program has nobody to ask (Rollback::approved_by), and it takes an approval: {}",
-                of.join("; ")
-            ));
+            let nobody = Error::new(Kind::Invalid, "ask for approval")
+                .with_message(format!("it takes an approval, and this program has nobody to ask: {}", of.join("; ")));
             return Answer::Approval(Err(nobody.into_fault()));
         };
         let request = ApprovalRequest::new(self.intent.run.clone(), self.intent.target.clone(), digest, of);

@@ -7,8 +7,8 @@
 mod text;
 
 use crate::{
-    Artifact, Chosen, DiffLine, Entry, Error, Extent, Finding, Intent, Journal, Kind, Line, Outcome, Plan, Result,
-    RunId, Severity, TargetId, Timestamp,
+    Artifact, Chosen, DiffLine, Entry, Error, Extent, Finding, Intent, Journal, Kind, LedgerEntry, Line, Outcome, Plan,
+    Result, RunId, Severity, Standing, TargetId, Timestamp,
     engine::{Detection, driver::Driven},
 };
 use serde::{Deserialize, Serialize};
@@ -162,6 +162,11 @@ impl Report {
             .filter(|e| matches!(e, Entry::Did { applied, .. } if !matches!(applied.extent, Extent::NotStarted { .. })))
             .count()
     }
+    /// Something watched the health of what was reached for a while: then it counts as verified.
+    fn was_watched(&self) -> bool {
+        let verified = |entry: &LedgerEntry| entry.standing == Standing::Verified;
+        self.entries().any(|entry| matches!(entry, Entry::Marked(entry) if verified(entry)))
+    }
     /// A write was sent, or was about to be.
     fn has_begun(&self) -> bool {
         self.entries().any(|entry| matches!(entry, Entry::Doing { .. }))
@@ -219,6 +224,9 @@ impl Report {
     pub fn to_do(&self) -> Vec<String> {
         let mut todo = vec![];
         match &self.outcome {
+            Outcome::Recovered if !self.was_watched() => todo.push(
+                "look whether it is healthy: what runs is the wanted release, and nothing checked its health for a while".into(),
+            ),
             Outcome::Recovered | Outcome::NothingToDo | Outcome::Rehearsed => {}
             Outcome::NotRecovered { why } => {
                 todo.push(format!(
@@ -260,8 +268,8 @@ impl Report {
             let until = until.map(|at| format!(" (it would lapse at {at})")).unwrap_or_default();
             todo.push(format!("look whether the freeze {name} holds{until}, and lift it: its answer was lost"));
         }
-        let touched = !matches!(self.outcome, Outcome::Refused { .. });
-        if let Some(path) = self.spooled().filter(|_| touched) {
+        // Who did nothing has nothing to hand over.
+        if let Some(path) = self.spooled().filter(|_| self.has_begun() || self.outcome.is_good()) {
             todo.push(format!(
                 "keep the record, which is not in the journal, and hand it over to the journal once there is one again: {}",
                 path.display()

@@ -199,7 +199,7 @@ impl State {
             self.unjournalled = true;
             return self.refuse(
                 format!("run {} was left unfinished, and this program lacks its {}", began.run, missing.join(", ")),
-                "run the program that began it; or give that run up (Journal::give_up); or break the glass",
+                "run the program that began it; or give that run up; or break the glass",
             );
         }
         let verifiers = began.verifiers.iter().zip(&brought.verifiers).map(|(was, is)| ("verifier", &was.0, &is.0));
@@ -216,7 +216,7 @@ impl State {
         let orders = orders.into_iter().filter(|(_, was, is)| anew && was != is).map(|(what, was, is)| {
             let why = format!(
                 "run {} was left unfinished, and it is gone on with as it was begun, to {what} {was}. Once it has ended, \
-                 or is given up (Journal::give_up), order it again",
+                 or is given up, order it again",
                 began.run
             );
             (format!("order to {what} {is}"), why)

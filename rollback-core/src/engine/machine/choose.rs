@@ -186,13 +186,13 @@ impl State {
                     if policy.ordered_by == OrderedBy::Machine {
                         return self.refuse(
                             why,
-                            "a person orders it, and allows what cannot be undone (Policy::with_irreversible)",
+                            "a person orders it, and allows what cannot be undone",
                         );
                     }
                     if !policy.irreversible {
                         return self.refuse(
                             why,
-                            "allow what cannot be undone, which takes a word of its own (Policy::with_irreversible)",
+                            "allow what cannot be undone, which takes a word of its own",
                         );
                     }
                 }

@@ -73,7 +73,7 @@ impl State {
             ] {
                 why.extend(last.map(|last| format!("; {what}: {last}")));
             }
-            self.refuse(why, "mend what it waited for, or give it more time (Policy::with_deadline)");
+            self.refuse(why, "mend what it waited for, or give it more time");
             return Flow::Again;
         }
         if self.fold.goal.is_none() || self.scratch.choose_again {

@@ -9,7 +9,7 @@ impl State {
         let (Some(goal), Some(intent)) = (&self.fold.goal, &self.intent) else { return };
         let mut plan = match plan {
             Ok(plan) => plan,
-            Err(no) => return self.refuse(no.to_string(), "another strategy, or a Ladder with one more rung"),
+            Err(no) => return self.refuse(no.to_string(), "another strategy, or a ladder with one more rung"),
         };
         if plan.target != intent.target || plan.suspect != goal.suspect || plan.wanted != goal.wanted.id {
             return self.refuse("the strategy planned something else than it was asked", "mend the strategy");
@@ -27,7 +27,7 @@ impl State {
             && let Some((step, left)) = plan.below_floor()
         {
             let why = format!("{} would leave {left} instances serving, below the floor", step.name);
-            return self.refuse(why, "another strategy, or a lower floor (Policy::with_floor)");
+            return self.refuse(why, "another strategy, or a lower floor");
         }
         // What a run that was taken over has done already is still to be verified.
         if plan.is_nothing() && !self.scratch.goes_on {

@@ -382,7 +382,14 @@ impl Order {
         if policy.deadline.is_zero() || times.iter().any(std::time::Duration::is_zero) {
             return invalid("poll, lease, deadline and the time a call may take must be longer than nothing");
         }
-        if matches!(&self.choose, Choose::Exactly(id) if Some(id) == self.suspect.as_ref()) {
+        let to = match &self.choose {
+            Choose::Exactly(id) => Some(id),
+            _ => None,
+        };
+        if to.into_iter().chain(&self.suspect).any(|id| id.as_str().trim().is_empty()) {
+            return invalid("a release that is named has a name: this one is empty");
+        }
+        if to.is_some() && to == self.suspect.as_ref() {
             return invalid("the release to go to is the suspect: name another one");
         }
         if matches!(self.choose, Choose::Nth(0)) {

@@ -777,6 +777,8 @@ async fn bad_orders_are_refused_before_anything() {
     for wrong in [
         flow(shop.clone(), MemoryJournal::new()).blaming("2").to(Choose::exactly("2")),
         flow(shop.clone(), MemoryJournal::new()).to(Choose::nth(0)),
+        flow(shop.clone(), MemoryJournal::new()).to(Choose::exactly(" ")),
+        flow(shop.clone(), MemoryJournal::new()).blaming(""),
         flow(shop.clone(), MemoryJournal::new()).policy(Policy::default().with_poll(Duration::ZERO)),
     ] {
         assert_eq!(wrong.run().await.unwrap_err().kind(), Kind::Invalid);

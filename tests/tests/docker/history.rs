@@ -47,7 +47,7 @@ async fn an_image_that_nobody_deployed_is_gone_to_only_by_its_name() {
         for tag in ["rc", "v1"] {
             let named = shop.project.tag(tag);
             let id = if tag == "rc" { &rc } else { &shop.good };
-            assert!(report.to_string().contains(&format!("{named} ({}), made at 20", &id[7..19])), "{tag}: {report}");
+            assert!(report.to_string().contains(&format!("{named} [{}], made at 20", &id[7..19])), "{tag}: {report}");
         }
     }
     shop.serves("v2");

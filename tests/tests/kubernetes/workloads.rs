@@ -13,7 +13,7 @@ use rollback_k8s::{Cluster, ClusterOptions, release_id};
 use rollback_tests::bed::kubernetes::{Bed, Namespace, server_pod_spec};
 use serde_json::{Value, json};
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -155,12 +155,21 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: im
 /// Looks until the target says that it has settled well: in full, because a quick look may rest on a watch that has not shown
 /// a deploy of a moment ago.
 pub(crate) async fn settled(target: &dyn Target) -> Observation {
-    let look = || async {
-        let seen = target.observe(Look::full()).await.ok()?;
-        let all = seen.parts.values().all(|part| part.settled == Settled::Yes);
-        all.then_some(seen)
+    let last = Mutex::new(String::new());
+    let look = async {
+        loop {
+            let seen = target.observe(Look::full()).await;
+            *last.lock().unwrap() = format!("{seen:#?}");
+            if let Ok(seen) = seen
+                && seen.parts.values().all(|part| part.settled == Settled::Yes)
+            {
+                return seen;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     };
-    until(&format!("{} settles", target.id()), look).await.0
+    let seen = tokio::time::timeout(PATIENCE, look).await;
+    seen.unwrap_or_else(|_| panic!("{} has not settled after {PATIENCE:?}: {}", target.id(), last.lock().unwrap()))
 }
 
 /// Whether it has settled, in words.

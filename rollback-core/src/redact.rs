@@ -23,7 +23,7 @@ const WORDS: [&str; 18] = [
     "authorization",
     "cookie",
 ];
-/// The same, but too short to be looked for within a longer name.
+/// The same, but too short to be looked for within a longer name, or in a sentence: `it does not pass: …`.
 const WHOLE_WORDS: [&str; 2] = ["pass", "sig"];
 /// What secrets begin with by which their makers tell them: AWS, GitHub, GitLab, Slack, Stripe, Google; and with how many
 /// letters in all they are one.
@@ -78,7 +78,7 @@ pub fn without_secrets(line: &str) -> String {
     let whole = WHOLE_WORDS
         .iter()
         .flat_map(|word| lower.match_indices(word).filter(|(at, _)| alone(*at)).map(|(at, word)| at + word.len()))
-        .filter_map(|at| lower.get(at..).and_then(separator).map(|length| at + length));
+        .filter_map(|at| lower.get(at..).and_then(assigned).map(|length| at + length));
     let flags = lower.match_indices("--").filter_map(|(at, _)| flag_value(&lower[at..]).map(|length| at + length));
     let known = BEFORE.iter().filter_map(|before| lower.find(before).map(|at| at + before.len()));
     match named.chain(whole).chain(flags).chain(known).min() {
@@ -135,12 +135,14 @@ fn value_after(rest: &str) -> Option<usize> {
     separator(&rest[name..]).map(|length| name + length)
 }
 
-/// Past a quote or a space, and `:`, `=` or `is`.
+/// Past a quote or a space, and `:` or `=`. Not past `is`: that a token is expired must be told.
 fn separator(rest: &str) -> Option<usize> {
-    if rest.starts_with(" is ") {
-        return Some(4);
-    }
     rest.find([':', '=']).filter(|i| *i <= 3 && rest[..*i].chars().all(|c| " \"'\\]".contains(c))).map(|i| i + 1)
+}
+
+/// Past `=`, or the quote of a key and `:`.
+fn assigned(rest: &str) -> Option<usize> {
+    if rest.starts_with('=') { Some(1) } else { separator(rest).filter(|_| rest.starts_with(['"', '\''])) }
 }
 
 /// Of `--api-key value` where the value begins.
@@ -210,10 +212,12 @@ mod tests {
             ("token:", "token:"),
             ("start --token abc -v", "start --token [redacted]"),
             ("start --retry-tokens", "start --retry-tokens"),
-            ("the password is abc", "the password is [redacted]"),
+            ("the token is expired", "the token is expired"),
             ("GET /blob?sig=abc", "GET /blob?sig= [redacted]"),
             (r#"{"pass":"abc"}"#, r#"{"pass": [redacted]"#),
             ("the design: bypass: on", "the design: bypass: on"),
+            ("its health check does not pass: it is down", "its health check does not pass: it is down"),
+            ("db user=a pass=abc", "db user=a pass= [redacted]"),
             ("sent eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc on", "sent [redacted] on"),
             ("used AKIAIOSFODNN7EXAMPLE, ghp_0123456789abcdefghij", "used [redacted], [redacted]"),
             ("AKIA is a prefix", "AKIA is a prefix"),

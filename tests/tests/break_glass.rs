@@ -767,7 +767,10 @@ async fn what_cannot_be_undone_still_needs_its_word() {
     let shop = FakePlatform::new().release("1", Good).release("2", Bad).live("2").irreversible();
     let press = |policy: Policy| Rollback::of(shop.clone()).spool(dir.path()).policy(policy).break_glass("down");
     let without = press(fast()).await;
-    assert!(matches!(without.outcome(), Outcome::Refused { lift, .. } if lift.contains("cannot be undone")), "{without}");
+    assert!(
+        matches!(without.outcome(), Outcome::Refused { lift, .. } if lift.contains("cannot be undone")),
+        "{without}"
+    );
     assert_eq!(shop.effects(), []);
     assert_eq!(press(fast().with_irreversible(true)).await.outcome(), &Outcome::Recovered);
 }

@@ -122,10 +122,11 @@ pub fn shortened(text: &str, most: usize) -> String {
     }
     let kept = most.saturating_sub(3);
     let (head, tail) = (kept / 3, kept - kept / 3);
+    let through_a_word = text.chars().nth(count - tail - 1).is_some_and(|before| before != ' ');
     let (head, tail): (String, String) = (text.chars().take(head).collect(), text.chars().skip(count - tail).collect());
     // Not through a word, where there are others.
     let head = head.rsplit_once(' ').map_or(head.as_str(), |(whole, _)| whole);
-    let tail = tail.split_once(' ').map_or(tail.as_str(), |(_, whole)| whole);
+    let tail = tail.split_once(' ').filter(|_| through_a_word).map_or(tail.as_str(), |(_, whole)| whole);
     format!("{head} … {tail}")
 }
 
